@@ -1,0 +1,1 @@
+"""elute: what a scientific model has learnt, feature by feature."""

@@ -1,0 +1,86 @@
+"""What of elute is usable on this machine, and what to type for the rest."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+from elute.base import device, run
+from elute.base.run import Artifact
+
+KEYS = {
+    "HF_TOKEN": "models and dictionaries that need an account at Hugging Face",
+    "WANDB_API_KEY": "training curves at Weights & Biases",
+    "DISGENET_API_KEY": "DisGeNET's gene–disease associations",
+    "OMIM_API_KEY": "OMIM's gene–phenotype relations",
+    "NCBI_API_KEY": "a higher rate at NCBI",
+}
+WHAT_FOR = {
+    "arrays": "Zarr files",
+    "cells": "single-cell files beyond plain .h5ad",
+    "tissue": "image encoders and tiles",
+    "routing": "routing policies (nothing beyond elute itself)",
+    "particles": "particle embeddings",
+    "app": "the interactive application",
+    "cluster": "several machines with Ray",
+    "wandb": "training curves at Weights & Biases",
+    "dev": "elute's own tests",
+}
+
+
+def examine() -> Artifact:
+    """Look at the extras, the device and the keys; a key's value is never read out."""
+    chosen = device.choose()
+    kept = _dotenv(Path(".env"))
+    keys = {
+        name: {
+            "usable": bool(os.environ.get(name) or name in kept),
+            "for": purpose,
+            "type": f"export {name}=…  (or a line in .env)",
+        }
+        for name, purpose in KEYS.items()
+    }
+    extras = {}
+    for name, packages in _extras().items():
+        missing = [package for package in packages if not _installed(package)]
+        extras[name] = {
+            "usable": not missing,
+            "for": WHAT_FOR.get(name, ""),
+            "type": f'pip install "elute[{name}]"  (missing: {", ".join(missing)})' if missing else "",
+        }
+    summary: dict[str, Any] = {
+        "versions": run.versions(),
+        "device": chosen.why,
+        "extras": extras,
+        "keys": keys,
+    }
+    return Artifact("doctor", Path(), summary)
+
+
+def _extras() -> dict[str, list[str]]:
+    """Packages that each extra asks for, as the installed package declares them."""
+    found: dict[str, list[str]] = {}
+    for line in requires("elute") or []:
+        match = re.match(r"([\w.-]+)[^;]*;\s*extra\s*==\s*[\"']([\w-]+)[\"']", line)
+        if match and match[2] != "all":
+            found.setdefault(match[2], []).append(match[1])
+    return {name: found.get(name, []) for name in WHAT_FOR}
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _dotenv(path: Path) -> set[str]:
+    """Names that a .env file gives a value to."""
+    if not path.is_file():
+        return set()
+    lines = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+    return {name.strip().removeprefix("export ").strip() for name, equals, value in lines if equals and value.strip()}

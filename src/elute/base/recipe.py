@@ -1,0 +1,150 @@
+"""Settings: YAML and overrides become frozen sections, one a stage; each stage's own model checks its own section.
+
+    file (YAML)  <  --set section.key=value  <  flags
+
+An unknown section or key, a value of the wrong kind or out of range, a key given twice: one line that names the place
+and, for a name, the nearest one that exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from elute.base.errors import ConfigError, near
+from elute.base.files import write_atomically
+
+
+class Section(BaseModel):
+    """The settings of one stage: frozen, and closed to names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def resolve(
+    sections: Mapping[str, type[Section]],
+    file: Path | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    flags: Mapping[str, Mapping[str, Any]] | None = None,
+    needed: Collection[str] | None = None,
+) -> dict[str, Section]:
+    """Read a recipe and return its sections, checked; `flags` hold what the command line gave, by section.
+
+    All sections are returned, or those that are needed or given: one file may serve several commands.
+    """
+    values = {} if file is None else read_yaml(file)
+    for name, value in values.items():
+        if name not in sections:
+            raise ConfigError(f"unknown section {name!r}", where=file, remedy=near(str(name), sections))
+        if value is not None and not isinstance(value, dict):
+            raise ConfigError(
+                f"section {name!r} must hold keys and values, not {value!r}",
+                where=file,
+                remedy=f"Write `{name}:` and its keys indented below it.",
+            )
+    merged = {name: dict(values.get(name) or {}) for name in sections}
+    for text in overrides:
+        section, key, value = _override(text, sections)
+        merged[section][key] = value
+    for name, given in (flags or {}).items():
+        merged[name].update(given)
+    wanted = [name for name in sections if needed is None or name in needed or merged[name]]
+    return {name: build(sections[name], merged[name], where=_place(name, file)) for name in wanted}
+
+
+def build(model: type[S], values: Mapping[str, Any], where: str) -> S:
+    """Check the values of one section; the first fault becomes one line."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise _one_line(model, error, where) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; a key that is given twice is an error, since one of the two would be lost."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            "there is no such configuration file", where=path, remedy="Check the path given to --config."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read as YAML: {error}", where=path) from None
+    try:
+        value = yaml.load(text, Loader=_OnceLoader)  # noqa: S506  # a safe loader that also refuses duplicates
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"is not valid YAML: {error}", where=path, remedy="Check the indentation and the colons there."
+        ) from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError("must hold sections, each with its keys", where=path)
+    return value
+
+
+def save(path: Path, sections: Mapping[str, Section]) -> None:
+    """Write the resolved settings beside the other sections that the file already has."""
+    kept = read_yaml(path) if path.exists() else {}
+    kept.update({name: section.model_dump(mode="json") for name, section in sections.items()})
+    data = yaml.safe_dump(kept, sort_keys=True, allow_unicode=True).encode()
+    write_atomically(path, lambda handle: handle.write(data))
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML's safe loader, which refuses a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            if isinstance(key, Hashable):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _place(section: str, file: Path | None) -> str:
+    return section if file is None else f"{file}, {section}"
+
+
+def _override(text: str, sections: Mapping[str, type[Section]]) -> tuple[str, str, Any]:
+    """Split `section.key=value`; the value is read as YAML."""
+    name, equals, raw = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not equals or not dot or not key:
+        raise ConfigError(
+            f"--set {text!r} is not of the form section.key=value", remedy="For example: --set split.seed=7"
+        )
+    if section not in sections:
+        raise ConfigError(f"--set {text!r}: unknown section {section!r}", remedy=near(section, sections))
+    try:
+        return section, key.strip(), yaml.safe_load(raw)
+    except yaml.YAMLError:
+        return section, key.strip(), raw
+
+
+def _one_line(model: type[Section], error: ValidationError, where: str) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"unknown key {key!r}{more}", where=where, remedy=near(key, model.model_fields))
+    if first["type"] == "missing":
+        flag = "--" + key.replace("_", "-")
+        return ConfigError(
+            f"{key} is missing{more}", where=where, remedy=f"Give {flag}, or {key} in the configuration file."
+        )
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return ConfigError(f"{key} = {first['input']!r}: {message}{more}" if key else message, where=where)

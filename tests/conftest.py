@@ -1,0 +1,54 @@
+"""What all tests share: real data where it is, and stores that are quick to make."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of small real data sets, for tests marked real_data."""
+    folder = os.environ.get("ELUTE_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no real data here: set ELUTE_TEST_DATA to the folder that holds them")
+    return Path(folder)
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Callable[..., Path]:
+    """Write a store of rows that say where they are: row i of site s begins with the number i."""
+
+    def make(name: str = "store", *, rows: int = 1000, groups: int = 10, **settings: Any) -> Path:
+        import torch
+
+        from elute.store.writer import StoreWriter
+
+        sites = settings.pop("sites", {"a": 6, "b": 3})
+        batch = settings.pop("batch", 128)
+        settings.setdefault("rows_per_shard", 300)
+        with StoreWriter(tmp_path / name, sites=sites, **settings) as writer:
+            for start in range(0, rows, batch):
+                n = min(batch, rows - start)
+                index = torch.arange(start, start + n, dtype=torch.float32)
+                values = {s: index[:, None] + 0.25 * torch.arange(w) for s, w in sites.items()}
+                writer.append(values, metadata_of(start, n, rows, groups))
+        return tmp_path / name
+
+    return make
+
+
+def metadata_of(start: int, n: int, rows: int, groups: int) -> dict[str, list[Any]]:
+    """Metadata of neighbouring rows: groups are runs of rows, labels alternate."""
+    index = range(start, start + n)
+    return {
+        "sample_id": [f"s{i}" for i in index],
+        "group": [f"g{i * groups // rows}" for i in index],
+        "label": ["odd" if i % 2 else "even" for i in index],
+    }
