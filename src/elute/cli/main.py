@@ -1,0 +1,76 @@
+"""The command line: which groups there are, and how every command answers.
+
+Groups are loaded when they are asked for, so that `elute --help` imports nothing heavy. Exit codes: 0; 1 for an
+EluteError, in one line (with `--debug` the traceback too); 2 for a command line that cannot be understood.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from elute.cli.commands import Face, Lazy, LazyGroup
+
+GROUPS = {
+    "Start here": [
+        Lazy("demo", "elute.cli.general:demo", "See what elute does, on something small, in a minute."),
+        Lazy("doctor", "elute.cli.general:doctor", "Say which extras, device and keys are usable, and what to type."),
+        Lazy("completion", "elute.cli.general:completion", "Print the script that completes commands in a shell."),
+    ],
+    "If you have arrays of activations": [
+        Lazy("arrays", "elute.cli.arrays:arrays", "Import, check, split and measure any array of activations."),
+    ],
+}
+
+
+@click.command(
+    cls=LazyGroup,
+    sections=GROUPS,
+    context_settings={"token_normalize_func": Face.normalise, "help_option_names": ["-h", "--help"]},
+    help="What a scientific model has learnt, feature by feature, with evidence and a control.",
+    epilog="Names may be spelt with - or _. `elute GROUP --help` says more.",
+)
+@click.version_option(package_name="elute", message="elute %(version)s")
+@click.option("-v", "--verbose", count=True, expose_value=False, callback=Face.louder, help="Say more.")
+@click.option("-q", "--quiet", count=True, expose_value=False, callback=Face.quieter, help="Warnings and errors alone.")
+@click.option("--debug", is_flag=True, expose_value=False, callback=Face.debugging, help="Show tracebacks.")
+def elute() -> None:
+    """Hold the groups."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    from elute.base.errors import EluteError
+
+    # Threads that wait by spinning starve the others on a busy machine; PyTorch reads this when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        elute.main(args=None if arguments is None else list(arguments), prog_name="elute", standalone_mode=False)
+    except EluteError as error:
+        if Face.debug:
+            raise
+        click.echo(f"error: {error}", err=True)
+        for note in getattr(error, "__notes__", []):
+            click.echo(f"       {note}", err=True)
+        return 1
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; what was finished is kept, and the same command goes on from there", err=True)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be told, and Python must not try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def script() -> None:
+    """Be the installed program."""
+    sys.exit(main())
