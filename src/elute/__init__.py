@@ -1,1 +1,56 @@
-"""elute: what a scientific model has learnt, feature by feature."""
+"""elute: what a scientific model has learnt, feature by feature, with evidence and a control.
+
+import elute
+model = elute.load_model(module, sites={"hidden": "encoder.3"}, batches=batches)
+elute.capture_to_store(model, data, "results/mine")
+store = elute.open_store("results/mine")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from elute.base.contracts import Site as Site
+    from elute.base.errors import EluteError as EluteError
+    from elute.engine.capture import CaptureConfig as CaptureConfig
+    from elute.engine.capture import capture_to_store as capture_to_store
+    from elute.models.edits import add as add
+    from elute.models.edits import replace as replace
+    from elute.models.edits import scale as scale
+    from elute.models.load import load_model as load_model
+    from elute.store.reader import open_store as open_store
+    from elute.store.shuffle import ShuffleConfig as ShuffleConfig
+    from elute.store.writer import StoreWriter as StoreWriter
+
+# What users import, and where it is: nothing is loaded before it is asked for.
+_FACE = {
+    "CaptureConfig": "elute.engine.capture",
+    "EluteError": "elute.base.errors",
+    "ShuffleConfig": "elute.store.shuffle",
+    "Site": "elute.base.contracts",
+    "StoreWriter": "elute.store.writer",
+    "add": "elute.models.edits",
+    "capture_to_store": "elute.engine.capture",
+    "load_model": "elute.models.load",
+    "open_store": "elute.store.reader",
+    "replace": "elute.models.edits",
+    "scale": "elute.models.edits",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the face when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("elute")
+    if name not in _FACE:
+        raise AttributeError(f"elute has no {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_FACE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_FACE)

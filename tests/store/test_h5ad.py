@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from elute.base.errors import ConfigError, DamagedError, DataError
@@ -47,6 +48,7 @@ def cells() -> anndata.AnnData:
             "type": pd.Categorical([None if i == 5 else "TB"[i % 2] for i in range(CELLS)]),
             "batch": pd.Categorical([i % 4 for i in range(CELLS)]),
             "barcode": [f"ACGT-{i}" for i in range(CELLS)],
+            "note": pd.array([None if i == 1 else f"ü{i}" for i in range(CELLS)], dtype="string"),
             "score": rng.normal(size=CELLS),
             "n": np.arange(CELLS, dtype=np.int16),
             "good": np.arange(CELLS) % 2 == 0,
@@ -66,34 +68,27 @@ def cells() -> anndata.AnnData:
     return made
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Let anndata and zarr say what they want about their own writing."""
-    with warnings.catch_warnings():
-        for module in ("anndata", "zarr"):
-            warnings.filterwarnings("ignore", module=module)
-        warnings.filterwarnings("ignore", message=".*zarr v2.*")
-        yield
-
-
 def write(folder: Path, form: str, made: anndata.AnnData | None = None) -> Path:
     made = cells() if made is None else made
     path = folder / f"x.{form.split()[0]}"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), anndata.settings.override(allow_write_nullable_strings=True):
         warnings.simplefilter("ignore")
         if form == "h5ad":
             made.write_h5ad(path, compression="gzip")
         else:
-            before = anndata.settings.zarr_write_format
-            anndata.settings.zarr_write_format = int(form[-1])
-            made.write_zarr(path, chunks=(9, GENES))
-            anndata.settings.zarr_write_format = before
+            with anndata.settings.override(zarr_write_format=int(form[-1])):
+                made.write_zarr(path, chunks=(9, GENES))
     return path
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {form: write(tmp_path_factory.mktemp("cells"), form) for form in FORMS}
+
+
+@pytest.fixture(scope="module")
+def opened() -> dict[str, ArraySource]:
+    return {}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -136,12 +131,15 @@ def test_every_column_is_what_anndata_reads(written: dict[str, Path], form: str)
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(1, CELLS + 9), start=st.integers(0, CELLS - 1))
+@example(rows=7, start=5)
 def test_sparse_pieces_of_any_size_from_any_row_are_the_whole(
-    written: dict[str, Path], form: str, rows: int, start: int
+    written: dict[str, Path], opened: dict[str, ArraySource], form: str, rows: int, start: int
 ) -> None:
-    arrays, frame = read_all(open_source(written[form], keys=["X"], columns=["type"]), rows, start)
+    if form not in opened:
+        opened[form] = open_source(written[form], keys=["X"], columns=["type"])
+    arrays, frame = read_all(opened[form], rows, start)
     assert np.array_equal(arrays["X"], counts().toarray()[start:])
     assert frame["type"].to_list() == [None if i == 5 else "TB"[i % 2] for i in range(start, CELLS)]
 
@@ -188,34 +186,21 @@ Spoil = Callable[[Any], None]
 
 
 def _put(key: str, place: Any, value: Any) -> Spoil:
-    def put(file: Any) -> None:
-        file[key][place] = value
-
-    return put
+    return lambda file: file[key].__setitem__(place, value)
 
 
-def _legacy(file: Any) -> None:
-    del file["obs"]
-    file["obs"] = np.zeros(3, [("index", "S3"), ("n", "i4")])
+def _swap(key: str, value: Any = None) -> Spoil:
+    def swap(file: Any) -> None:
+        del file[key]
+        if value is not None:
+            file[key] = value
 
-
-def _link(file: Any) -> None:
-    del file["X"]
-    file["X"] = h5py.ExternalLink("other.h5", "/X")
+    return swap
 
 
 def _external(file: Any) -> None:
     del file["obsm/X_pca"]
     file["obsm"].create_dataset("X_pca", (CELLS, 5), "u1", external=[("/etc/passwd", 0, CELLS * 5)])
-
-
-def _no_index(file: Any) -> None:
-    del file["obs/_index"]
-
-
-def _shorter(file: Any) -> None:
-    del file["X/indices"]
-    file["X/indices"] = np.zeros(3, np.int32)
 
 
 def _odd(file: Any) -> None:
@@ -225,34 +210,36 @@ def _odd(file: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "asked", "line"),
     [
-        (_put("X/indices", 4, 99), {"keys": ["X"]}, ", X: row 0 has a number in column 99, of 12 columns. Write it"),
-        (_put("X/indices", -1, -1), {"keys": ["X"]}, ", X: row 29 has a number in column -1, of 12 columns. Write it"),
+        (_put("X/indices", 4, 99), {"keys": ["X"]}, ", X: row 0 has a number in column 99, of 12 columns. Write"),
+        (_put("X/indices", -1, -1), {"keys": ["X"]}, ", X: row 29 has a number in column -1, of 12 columns. Write"),
         (_put("X/indptr", 2, 9999), {"keys": ["X"]}, ", X: the row pointers of rows 0 to 30 are damaged. Write it"),
         (_put("X/indptr", 0, -5), {"keys": ["X"]}, ", X: the row pointers of rows 0 to 30 are damaged. Write it"),
         (_put("X/indptr", -1, 10**6), {"keys": ["X"]}, ", X: the row pointers of rows 0 to 30 are damaged. Write it"),
-        (_shorter, {"keys": ["X"]}, ", X: is sparse, and its parts do not fit together. Write it anew, or restore it"),
+        (_swap("X/indices", np.zeros(3, np.int32)), {"keys": ["X"]}, ", X: is sparse, and its parts do not fit together. Write it anew, or restore it"),
         (_put("obs/donor/codes", 3, 9), {"keys": ["X"], "group": "donor"},
          ", obs/donor/codes: a category's number is out of range. Write it anew, or restore it"),
-        (_legacy, {}, ": has the cells' table in the form that anndata wrote before 0.7. Write it anew: anndata.read_h5"),
-        (_link, {"keys": ["X"]}, ": has no array 'X'. Did you mean"),
+        (_swap("obs", np.zeros(3, [("index", "S3")])), {}, ": has the cells' table in the form that anndata wrote before 0.7. Write it anew: anndata"),
+        (_swap("X", h5py.ExternalLink("other.h5", "/X")), {"keys": ["X"]}, ": has no array 'X'. There are: "),
         (_external, {"keys": ["obsm/X_pca"]},
          ", obsm/X_pca: points into another file, which elute does not follow. Copy the numbers into this file."),
-        (_no_index, {}, ": its table of cells lacks the index '_index'. Write it anew, or restore it from a copy."),
+        (_swap("obs/_index"), {}, ": its table of cells lacks the index '_index'. Write it anew, or restore it from a copy."),
         (_odd, {"keys": ["X"], "group": "donor"},
          ": column 'donor' has the encoding 'awkward-array', which elute does not read. Save it as text, numbers or"),
         (None, {"keys": ["X_pcaa"]}, ": has no array 'X_pcaa'. Did you mean 'obsm/X_pca'?"),
         (None, {"keys": ["obsm/table"]}, ", obsm/table: is a table, not an array. Save its numbers: adata.obsm[name]"),
         (None, {"keys": ["X"], "group": "doner"}, ": has no column 'doner'. Did you mean 'donor'?"),
-        (None, {"keys": ["X"], "group": "type"}, ": column 'type' has no value in 1 row, say 5: each needs a group."),
+        (None, {"keys": ["X"], "group": "type"}, ": column 'type' has no value in 1 row, say 5: each "),
         (None, {"keys": ["X"], "sample_id": "maybe"},
          ": column 'maybe' has no value in 1 row, say 3: each needs a sample_id. Fill it in, or choose another column."),
         (None, {"keys": ["X"], "sample_id": "donor"},
          ": column 'donor' is no id: 'd0' stands in rows 0 and 3, and 27 more such rows. Choose a unique column"),
-        (None, {"keys": ["X"], "site": "a", "columns": ["barcode", "brcode"]}, ": has no column 'brcode'. Did you mean"),
+        (None, {"keys": ["X"], "site": "a", "columns": ["brcode"]}, ": has no column 'brcode'. Did you mean 'barcode'"),
     ],
 )  # fmt: skip
-def test_bad_files_in_one_line(tmp_path: Path, spoil: Spoil | None, asked: dict[str, Any], line: str) -> None:
-    path = write(tmp_path, "h5ad")
+def test_bad_files_in_one_line(
+    tmp_path: Path, written: dict[str, Path], spoil: Spoil | None, asked: dict[str, Any], line: str
+) -> None:
+    path = shutil.copy(written["h5ad"], tmp_path / "x.h5ad")
     if spoil is not None:
         with h5py.File(path, "r+") as file:
             spoil(file)
@@ -274,14 +261,14 @@ def test_names_that_are_not_unique(tmp_path: Path) -> None:
     made = cells()
     made.obs_names = ["same" if i in (7, 20) else f"c{i}" for i in range(CELLS)]
     path = write(tmp_path, "h5ad", made)
-    with pytest.raises(DataError, match="column '_index' is no id: 'same' stands in rows 7 and 20. Choose a unique"):
+    with pytest.raises(DataError, match=r"column '_index' is no id: 'same' stands in rows 7 and 20\. Choose a unique"):
         open_source(path, keys=["X"])
 
 
 def test_a_plain_hdf5_file_is_no_anndata(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5ad", "w") as file:
         file["X"] = np.ones((3, 2))
-    with pytest.raises(DataError, match=r"x.h5ad: has no table of cells \(obs\), so it is not .* Rename it to .h5."):
+    with pytest.raises(DataError, match=r"x.h5ad: has no table of cells \(obs\), so it is not .* Rename it to \.h5\.$"):
         open_source(tmp_path / "x.h5ad")
 
 
@@ -298,18 +285,16 @@ def test_a_packed_chunk_that_is_damaged(tmp_path: Path) -> None:
 
 @pytest.mark.real_data
 def test_real_cells_are_what_anndata_reads(real_data: Path) -> None:
-    files = sorted((real_data / "cells").glob("*.h5ad"))
-    assert len(files) >= 6
-    for path in files:
+    for path in [*(real_data / "cells").glob("*.h5ad")] or pytest.fail("no cells"):
         made = anndata.read_h5ad(path)
         source = open_source(path, keys=["X"], columns=list(made.obs.columns[:3].difference(["sample_id"])))
         assert source.sites == {"X": made.n_vars}
         at = 0
         for arrays, frame in source.pieces(997):
-            part = made[at : at + len(frame)]
-            assert np.array_equal(arrays["X"], part.X.toarray())
-            assert frame["sample_id"].to_list() == list(part.obs_names)
+            part = slice(at, at + len(frame))
+            assert np.array_equal(arrays["X"], made.X[part].toarray())
+            assert frame["sample_id"].to_list() == list(made.obs_names[part])
             for name in frame.columns[1:]:
-                assert frame[name].to_list() == part.obs[name].tolist(), (path, name)
+                assert frame[name].to_list() == made.obs[name].iloc[part].tolist(), (path, name)
             at += len(frame)
-        assert at == made.n_obs
+        assert at == made.n_obs > 0

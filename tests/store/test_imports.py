@@ -15,12 +15,11 @@ import polars as pl
 import pytest
 import torch
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from elute.store.imports import ArraySource, open_source
-from elute.store.samples import read_metadata
 
 
 def as_float(array: Any) -> np.ndarray:
@@ -34,6 +33,9 @@ def read_all(source: ArraySource, rows: int = 7, start: int = 0) -> tuple[dict[s
         assert {len(a) for a in piece.values()} == {len(frame)}
         assert len(frame) == rows or start + sum(map(len, frames)) + len(frame) == source.n_rows
         for name, array in piece.items():
+            if isinstance(array, np.ndarray):
+                assert array.flags.c_contiguous
+                assert array.dtype.isnative
             arrays[name].append(as_float(array))
         frames.append(frame)
     return {name: np.concatenate(parts) for name, parts in arrays.items()}, pl.concat(frames)
@@ -103,8 +105,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], P
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(1, 2 * ROWS), start=st.integers(0, ROWS - 1), first=st.integers(0, 10**9))
+@example(rows=4, start=7, first=5)
 def test_pieces_of_any_size_from_any_row_are_the_whole(
     written: dict[tuple[str, int], Path], kind: str, rows: int, start: int, first: int
 ) -> None:
@@ -118,8 +121,10 @@ def test_pieces_of_any_size_from_any_row_are_the_whole(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind not in FLAT])
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(1, 4 * ROWS), start=st.integers(0, 3 * ROWS - 1))
+@example(rows=4, start=7)
+@example(rows=50, start=2)
 def test_tokens_become_rows(written: dict[tuple[str, int], Path], kind: str, rows: int, start: int) -> None:
     source = open_source(written[kind, 3], site="block")
     arrays, frame = read_all(source, rows, start)
@@ -173,58 +178,15 @@ def test_columns_of_every_kind_of_file(tmp_path: Path) -> None:
         assert frame.to_dict(as_series=False) == {"sample_id": ids, "group": donor, "age": list(age)}
 
 
-def test_rows_are_told_apart_by_all_columns_of_their_key(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"x": [[1.0], [2.0], [3.0]], "cell": ["a", "a", "b"], "position": [0, 1, 0]})
-    frame.write_parquet(tmp_path / "x.parquet")
-    _, rows = read_all(open_source(tmp_path / "x.parquet", sample_id="cell", columns=["position"]))
-    assert rows["sample_id"].to_list() == ["a", "a", "b"]
-
-
-def test_categories_and_dates_become_text(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"x": [[1.0], [2.0]], "type": ["T", "B"], "day": ["2024-01-02", None]})
-    frame = frame.with_columns(pl.col("type").cast(pl.Categorical), pl.col("day").str.to_date())
-    frame.write_parquet(tmp_path / "x.parquet")
-    _, rows = read_all(open_source(tmp_path / "x.parquet", columns=["type", "day"]))
-    assert rows.select("type", "day").to_dict(as_series=False) == {"type": ["T", "B"], "day": ["2024-01-02", None]}
-
-
-@pytest.mark.parametrize("suffix", ["parquet", "csv", "tsv", "jsonl"])
-def test_metadata_by_order_and_by_id(tmp_path: Path, suffix: str) -> None:
-    table = pl.DataFrame({"sample_id": ["b", "a", "z"], "group": ["q", "p", "p"], "n": [2, 1, 9], "w": [0.5, 1.5, 2.0]})
-    write = {"parquet": table.write_parquet, "csv": table.write_csv, "jsonl": table.write_ndjson}
-    write.get(suffix, lambda path: table.write_csv(path, separator="\t"))(tmp_path / f"meta.{suffix}")
-    metadata = read_metadata(tmp_path / f"meta.{suffix}")
-    assert metadata.equals(table)
-    np.savez(tmp_path / "x.npz", x=numbers(2, 2), id=["a", "b"])
-    _, by_id = read_all(open_source(tmp_path / "x.npz", sample_id="id", metadata=metadata))
-    expected = {"sample_id": ["a", "b"], "group": ["p", "q"], "n": [1, 2], "w": [1.5, 0.5]}
-    assert by_id.to_dict(as_series=False) == expected
-    np.save(tmp_path / "x.npy", numbers(3, 2))
-    _, by_order = read_all(open_source(tmp_path / "x.npy", metadata=metadata))
-    assert by_order.select(table.columns).equals(table)
-    _, named = read_all(open_source(tmp_path / "x.npy", metadata=metadata, sample_id="n", group="w"))
-    assert named["sample_id"].to_list() == ["2", "1", "9"]
-    assert named["group"].to_list() == ["0.5", "1.5", "2.0"]
-
-
-def test_metadata_in_text_loses_nothing(tmp_path: Path) -> None:
-    text = "sample_id,zeros,well,when,n,f,flag\n1,007,1E5,2024-01-01,3,0.1,True\n2,010,2E5,,NA,,False\n"
-    (tmp_path / "m.csv").write_text(text)
-    assert read_metadata(tmp_path / "m.csv").to_dict(as_series=False) == {
-        "sample_id": ["1", "2"], "zeros": ["007", "010"], "well": ["1E5", "2E5"], "when": ["2024-01-01", None],
-        "n": [3, None], "f": [0.1, None], "flag": [True, False],
-    }  # fmt: skip
-
-
 def anonymous_megabytes() -> float:
     with Path("/proc/self/status").open() as lines:
         return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon"))
 
 
-@pytest.mark.parametrize("kind", ["npy", "npz packed", "safetensors", "h5", "zarr 3", "pt tensor"])
+@pytest.mark.parametrize("kind", ["npz packed", "safetensors", "h5", "zarr 3"])
 def test_memory_is_that_of_a_piece(tmp_path: Path, kind: str) -> None:
     name, write = WRITERS[kind]
-    path, rows = tmp_path / name, 120_000
+    path, rows = tmp_path / name, 80_000
     if kind == "zarr 3":
         zarr.open_group(path, mode="w").create_array("x", data=np.ones((rows, 256), np.float32), chunks=(4096, 256))
     else:
@@ -245,7 +207,7 @@ def test_memory_is_that_of_a_piece(tmp_path: Path, kind: str) -> None:
     tracemalloc.stop()
     assert total == 1 + rows * 256
     assert traced < (25 if kind == "zarr 3" else 12)  # zarr unpacks chunks side by side
-    assert peak - before < 45
+    assert peak - before < 40
 
 
 def test_a_member_is_read_without_unpacking_the_rest(tmp_path: Path) -> None:

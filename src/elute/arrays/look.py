@@ -38,9 +38,10 @@ def look(folder: Path, config: HeadConfig) -> Artifact:
         rows, frame = next(store.batches(config.rows, where=where))
         values = {name: rows[name][:, : config.numbers].float().tolist() for name in names}
     size = sum(entry.tensors.bytes + entry.metadata.bytes for entry in store.manifest.shards)
+    shards = console.count(len(store.manifest.shards), "shard")
+    state = "" if store.complete else ", unfinished"
     lines = [
-        f"{folder}: {len(store):,} rows, {len(store.manifest.shards)} shards, {console.size(size)}"
-        + ("" if store.complete else ", unfinished"),
+        f"{folder}: {console.count(len(store), 'row')}, {shards}, {console.size(size)}{state}",
         "sites:   "
         + ", ".join(f"{name} × {width}" for name, width in store.sites.items())
         + f" ({store.manifest.dtype})",

@@ -95,6 +95,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def count(n: int, one: str) -> str:
+    """Write a number of things: 1 shard, 2 shards."""
+    return f"{n:,} {one}" + ("" if n == 1 else "s")
+
+
 def size(n_bytes: float) -> str:
     """Write a number of bytes as people say it: 950 B, 12.3 MB, 4.0 GB."""
     for unit in ("B", "kB", "MB", "GB"):

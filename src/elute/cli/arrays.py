@@ -72,7 +72,10 @@ def import_(files: tuple[Path, ...], output: Path, config: ImportConfig) -> Arti
 
 
 def _show_verify(answer: dict[str, Any]) -> str:
-    return f"{answer['path']}: all {answer['shards']} shards are whole, {answer['rows']:,} rows"
+    from elute.base.console import count
+
+    whole = f"{answer['path']}: every byte is as it was written, {count(answer['rows'], 'row')}"
+    return f"{whole} in {count(answer['shards'], 'shard')}" + ("" if answer["complete"] else " (unfinished)")
 
 
 @command("verify", show=_show_verify)

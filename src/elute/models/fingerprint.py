@@ -49,8 +49,8 @@ def weights_digest(module: nn.Module) -> str:
     named.update(module.named_buffers(remove_duplicate=False))
     sha = hashlib.sha256()
     for name in sorted(named):
-        tensor = named[name].detach()
-        if is_lazy(named[name]) or tensor.is_meta:
+        tensor = named[name]
+        if is_lazy(tensor) or tensor.is_meta:
             raise GuardError(
                 f"weight {name!r} has no values yet",
                 where=type(module).__name__,
@@ -63,7 +63,7 @@ def weights_digest(module: nn.Module) -> str:
                 remedy="Convert it to a dense one.",
             )
         sha.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode() + b"\n")
-        flat = tensor.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
         # Viewed as bytes, because numpy has no bfloat16.
         sha.update(flat.view(torch.uint8).numpy().data)
     return sha.hexdigest()

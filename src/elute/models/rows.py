@@ -59,7 +59,7 @@ def put(held: Any, select: int | str | None, new: Tensor) -> Any:
 
 
 def argument(
-    args: tuple[Any, ...], kwargs: dict[str, Any], select: int | str | None, where: str
+    args: tuple[Any, ...], kwargs: dict[str, Any], select: int | str | None, *, where: str
 ) -> tuple[Any, int | str]:
     """Return the positional or the keyword arguments, and which of them `select` means."""
     if select is not None:

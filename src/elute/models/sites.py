@@ -62,6 +62,8 @@ def resolve(module: nn.Module, site: Site, name: str = "") -> nn.Module:
         raise SiteError(f"at={site.at!r} is neither 'input' nor 'output'", where=where)
     if site.width < 0 or (site.call is not None and site.call < 0):
         raise SiteError(f"width={site.width} and call={site.call} count from 0", where=where)
+    if isinstance(module, torch.jit.RecursiveScriptModule):  # type: ignore[attr-defined]
+        raise SiteError("a scripted module takes no hooks", where=where, remedy="Use the module it was made from.")
     parts: dict[str, nn.Module] = dict(module.named_modules(remove_duplicate=False))
     if site.path in parts:
         return parts[site.path]
@@ -102,10 +104,10 @@ def capture(
 
         return record
 
-    taps = [_Tap(name, site, see(name)) for name, site in sites.items()]
+    taps = [_Tap(module, name, site, see(name)) for name, site in sites.items()]
     with ExitStack() as stack:
         for tap in taps:
-            stack.callback(tap.hook(module).remove)
+            stack.callback(tap.hook().remove)
         stack.enter_context(torch.set_grad_enabled(grad))
         output = call()
     for tap in taps:
@@ -183,13 +185,13 @@ def patch(
     """
     active = Patch(keep)
     with ExitStack() as stack:
-        if not marked:
-            stack.callback(module.register_forward_pre_hook(lambda *_: active.enter()).remove)
         for key, edit in edits.items():
             name, site = _named(key, sites)
-            tap = _Tap(name, site, _editing(active, edit, metadata), active)
-            stack.callback(tap.hook(module).remove)
-            active.taps.append(tap)
+            active.taps.append(_Tap(module, name, site, _editing(active, edit, metadata), patch=active))
+        if not marked:
+            stack.callback(module.register_forward_pre_hook(lambda *_: active.enter()).remove)
+        for tap in active.taps:
+            stack.callback(tap.hook().remove)
         if not marked:
             stack.callback(module.register_forward_hook(lambda *_: active.check()).remove)
             stack.callback(module.register_forward_hook(lambda *_: active.leave(), always_call=True).remove)
@@ -234,7 +236,8 @@ def _named(key: str | Site, sites: Mapping[str, Site] | None) -> tuple[str, Site
 class _Tap:
     """One site while it is hooked: how often it ran, and what is done with what it gives."""
 
-    def __init__(self, name: str, site: Site, see: See, patch: Patch | None = None) -> None:
+    def __init__(self, module: nn.Module, name: str, site: Site, see: See, *, patch: Patch | None = None) -> None:
+        self.part = resolve(module, site, name)
         self.name, self.site, self.see, self.patch = name, site, see, patch
         self.where = _where(name, site)
         self.width = site.width
@@ -242,16 +245,15 @@ class _Tap:
         self.ever = False
         self.thread = threading.get_ident()
 
-    def hook(self, module: nn.Module) -> RemovableHandle:
-        part = resolve(module, self.site, self.name)
+    def hook(self) -> RemovableHandle:
         if self.site.at == "input":
-            return part.register_forward_pre_hook(self.before, with_kwargs=True)
-        return part.register_forward_hook(self.after)
+            return self.part.register_forward_pre_hook(self.before, with_kwargs=True)
+        return self.part.register_forward_hook(self.after)
 
     def before(self, _: nn.Module, args: Any, kwargs: Any) -> Any:
         if not self.turn():
             return None
-        held, key = argument(args, kwargs, self.site.select, self.where)
+        held, key = argument(args, kwargs, self.site.select, where=self.where)
         new = self.act(held, key)
         if new is None:
             return None

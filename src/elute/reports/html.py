@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --dim: #8889; --mark: #b3591d; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.2rem; } h3 { font-size: 1rem; margin-bottom: 0; }
 h2::before { content: ""; display: block; border-top: 2px solid var(--mark); width: 2rem; margin-bottom: .5rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .5rem 0; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td:not(.n) { overflow-wrap: anywhere; min-width: 5rem; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 code { overflow-wrap: anywhere; } .dim { opacity: .7; }
 """
@@ -45,9 +46,10 @@ def join(parts: Iterable[object]) -> Markup:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
     """Build a table; numbers stand to the right, with separators for thousands."""
-    body = [tag("tr", *(_cell("td", value) for value in row)) for row in rows]
-    numeric = [i for i in range(len(heads)) if body and f'class="n"' in body[0].split("</td>")[i]]
-    head = tag("tr", *(tag("th", h, **({"class_": "n"} if i in numeric else {})) for i, h in enumerate(heads)))
+    lines = [list(row) for row in rows]
+    numeric = {i for i in range(len(heads)) if lines and all(_is_number(row[i]) for row in lines)}
+    head = tag("tr", *(_cell("th", text, right=i in numeric) for i, text in enumerate(heads)))
+    body = [tag("tr", *(_cell("td", value, right=i in numeric) for i, value in enumerate(row))) for row in lines]
     return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="wide")
 
 
@@ -66,7 +68,13 @@ def page(title: str, content: object) -> str:
     return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n{body}\n</html>\n'
 
 
-def _cell(name: str, value: object) -> Markup:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return tag(name, value)
-    return tag(name, f"{value:,}" if isinstance(value, int) else f"{value:,.4g}", class_="n")
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(name: str, value: object, *, right: bool) -> Markup:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = f"{value:,}"
+    elif isinstance(value, float):
+        value = f"{value:,.4g}"
+    return tag(name, value, class_="n") if right else tag(name, value)

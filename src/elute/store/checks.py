@@ -59,7 +59,7 @@ def tensors(rows: Rows | Mapping[str, Any], widths: Mapping[str, int], where: Pa
     return taken
 
 
-def metadata(given: pl.DataFrame | Mapping[str, Any], n: int, where: Path, known: Mapping[str, str]) -> pl.DataFrame:
+def metadata(given: pl.DataFrame | Mapping[str, Any], n: int, *, where: Path, known: Mapping[str, str]) -> pl.DataFrame:
     """Take `n` metadata rows in the store's column types; the first batch decides which columns there are."""
     import polars as pl
 
@@ -95,7 +95,7 @@ def columns(frame: pl.DataFrame, where: Path) -> dict[str, Any]:
     }
 
 
-def cast(x: torch.Tensor, name: str, dtype: str, where: Path) -> torch.Tensor:
+def cast(x: torch.Tensor, name: str, *, dtype: str, where: Path) -> torch.Tensor:
     """Convert to the store's number type; a finite number that does not fit it is an error, never an Inf."""
     import torch
 
@@ -122,7 +122,7 @@ def bad_rows(by_site: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
     return None if bool(finite.all()) else ~finite
 
 
-def bad_error(bad: torch.Tensor, by_site: Mapping[str, torch.Tensor], first: int, where: Path) -> DataError:
+def bad_error(bad: torch.Tensor, by_site: Mapping[str, torch.Tensor], *, first: int, where: Path) -> DataError:
     """Say how many rows are bad, and where the first one is."""
     import torch
 
@@ -154,6 +154,7 @@ def repeated(
     frame: pl.DataFrame,
     suspects: NDArray[np.int64],
     earlier: Sequence[pl.DataFrame],
+    *,
     key: tuple[str, ...],
     where: Path,
 ) -> None:

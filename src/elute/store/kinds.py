@@ -10,7 +10,7 @@ from elute.base.errors import DamagedError, DataError
 from elute.store.arrayfiles import read_npy, read_npz, read_pt, read_safetensors
 from elute.store.h5ad import read_h5ad, read_hdf5, read_zarr
 from elute.store.parquet import read_parquet
-from elute.store.parts import AGAIN, Contents
+from elute.store.parts import AGAIN, Contents, reading
 
 # A suffix, what such a file holds inside, and its reader; columns that are wanted as metadata matter to Parquet alone.
 _READERS: dict[str, tuple[str, Callable[[Path], Contents]]] = {
@@ -36,9 +36,9 @@ def read_contents(path: Path, metadata: Iterable[str] = ()) -> Contents:
     if path.is_dir() and any((path / name).is_file() for name in _ZARR):
         return read_zarr(path)
     check_file(path, {suffix: what for suffix, (what, _) in _READERS.items()})
-    if path.suffix.lower() == ".parquet":
-        return read_parquet(path, frozenset(metadata))
-    return _READERS[path.suffix.lower()][1](path)
+    suffix = path.suffix.lower()
+    with reading(path, suffix):
+        return read_parquet(path, frozenset(metadata)) if suffix == ".parquet" else _READERS[suffix][1](path)
 
 
 def check_file(path: Path, known: dict[str, str]) -> None:

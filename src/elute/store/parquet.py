@@ -57,7 +57,7 @@ def _wide_part(path: Path, names: list[str], kind: tuple[int, pl.Schema]) -> Par
 
     def read(start: int, rows: int) -> Iterator[Array]:
         for frame in _frames(path, names, (start, rows)):
-            yield frame.to_numpy(order="c").astype(widest, copy=False)
+            yield np.ascontiguousarray(frame.to_numpy(), dtype=widest)
 
     return Part((kind[0], len(names)), widest.name, read)
 

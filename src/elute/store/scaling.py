@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from elute.base import console, files
+from elute.base import console, files, run
 from elute.base.accumulate import Covariance, CovarianceResult, Moments, MomentsResult
 from elute.base.errors import ConfigError, DamagedError, DataError, VersionError, near
 from elute.base.recipe import Section
 from elute.base.run import Artifact
 from elute.store import layout
-from elute.store.reader import Store
+from elute.store.rows import StoredRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +126,7 @@ class Scaling:
 
 def measure(folder: Path, config: StatsConfig) -> Artifact:
     """Measure a store's scaling in one pass and write `embed_stats.json`."""
-    store = Store(folder)
+    store = StoredRows(folder)
     split = config.split or ("train" if "split" in store.manifest.columns else None)
     where = store.select(split=split)
     if config.rank is not None and config.method != "pca":
@@ -157,7 +157,9 @@ def measure(folder: Path, config: StatsConfig) -> Artifact:
         name: {k: v for k, v in site.items() if k in ("rows", "explained")} | {"constant": len(site["constant"])}
         for name, site in sites.items()
     }
-    return Artifact("scaling", store.folder / layout.STATS, {"method": config.method, "split": split, "sites": summary})
+    told = {"method": config.method, "split": split, "sites": summary}
+    run.record(store.folder, "stats", config, inputs={"store": store.manifest.store}, summary=told)
+    return Artifact("scaling", store.folder / layout.STATS, told)
 
 
 def _numbers(result: MomentsResult | CovarianceResult, config: StatsConfig) -> dict[str, Any]:

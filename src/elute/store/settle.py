@@ -133,7 +133,9 @@ def write_metadata(path: Path, frame: pl.DataFrame, tag: Mapping[str, str]) -> F
     return FileRecord(bytes=len(data), sha256=files.digest_bytes(data))
 
 
-def read_metadata(folder: Path, manifest: Manifest, shard: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
+def read_metadata(
+    folder: Path, manifest: Manifest, shard: int, *, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
     """Read a shard's metadata; what is not a whole Parquet file with the right rows is refused."""
     import polars as pl
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from elute.store.reader import Selection, Store
+    from elute.store.rows import Selection, StoredRows
 
 
 class ShuffleConfig(Section):
@@ -74,7 +74,7 @@ class StreamReport:
 class ShuffledStream:
     """Iterate to get batches; `state()` in the middle of an epoch is where `load_state` goes on."""
 
-    def __init__(self, store: Store, config: ShuffleConfig, *, where: Selection, sites: Sequence[str]) -> None:
+    def __init__(self, store: StoredRows, config: ShuffleConfig, *, where: Selection, sites: Sequence[str]) -> None:
         if where.rows == 0:
             raise DataError(f"there are no rows ({where.words})", where=store.folder)
         if config.drop_last and where.rows < config.batch_size:
@@ -222,7 +222,7 @@ class ShuffledStream:
         return digest_json([self.store.manifest.store, settings, list(self.sites), self._blocks.tolist()])[:16]
 
 
-def _cut(store: Store, config: ShuffleConfig, where: Selection, width: int) -> NDArray[np.int64]:
+def _cut(store: StoredRows, config: ShuffleConfig, where: Selection, width: int) -> NDArray[np.int64]:
     """Cut the chosen rows into blocks: shard, first row, row after the last, chosen rows in it."""
     import numpy as np
 

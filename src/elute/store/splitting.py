@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from elute.base import files
+from elute.base import files, run
 from elute.base.errors import ConfigError, DataError, near
 from elute.base.recipe import Section
 from elute.base.run import Artifact
@@ -77,8 +77,9 @@ def split_store(folder: Path, config: SplitConfig) -> Artifact:
             rows={name: rows[name] for name in names},
         )
         _put(folder, manifest, assigned, record)
-    summary = {"rows": record.rows, "groups": record.groups, "changed": before.split != record}
-    return Artifact("store", folder, summary)
+    summary = {"rows": record.rows, "groups": record.groups}
+    run.record(folder, "split", config, inputs={"store": manifest.store}, summary=summary)
+    return Artifact("store", folder, {**summary, "changed": before.split != record})
 
 
 def _count(folder: Path, manifest: Manifest, label: str | None) -> Counter[tuple[str, str | None]]:
@@ -86,7 +87,7 @@ def _count(folder: Path, manifest: Manifest, label: str | None) -> Counter[tuple
     counts: Counter[tuple[str, str | None]] = Counter()
     columns = ["group"] + ([label] if label else [])
     for shard in range(len(manifest.shards)):
-        frame = settle.read_metadata(folder, manifest, shard, columns)
+        frame = settle.read_metadata(folder, manifest, shard, columns=columns)
         if missing := frame["group"].null_count():
             what = f"{missing} rows of shard {shard:05d} have no group"
             raise DataError(what, where=folder, remedy="Every row must say which donor, patient or site it is of.")

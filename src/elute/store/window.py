@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from elute.store.reader import Selection, Store
+    from elute.store.rows import Selection, StoredRows
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Batch:
 class Window:
     """Some blocks in memory, and which rows of the store they are."""
 
-    def __init__(self, store: Store, where: Selection, sites: Mapping[str, int], capacity: int) -> None:
+    def __init__(self, store: StoredRows, where: Selection, sites: Mapping[str, int], capacity: int) -> None:
         import torch
 
         self._store, self._where = store, where

@@ -1,6 +1,7 @@
 """Writing a store: rows in, whole shards out, and nothing lost.
 
-1. Rows are copied into a buffer of one shard; bad values, widths, repeated keys and groups in two splits are found here.
+1. Rows are copied into a buffer of one shard; bad values, other widths, repeated keys and groups in two splits are
+   found here.
 2. A full buffer goes to the disk in the background while the next one fills: tensors, metadata, then the manifest.
 3. A writer that is opened again goes on after its last whole shard. One that ended by an error (not by a kill) also
    wrote its unfinished shard, which is read back into the buffer: where it stopped leaves no trace.
@@ -86,7 +87,7 @@ class StoreWriter:
         """Add rows: one `[n, width]` tensor or array a site, and a metadata row each."""
         tensors = checks.tensors(rows, self.manifest.sites, self.folder)
         n = len(next(iter(tensors.values())))
-        frame = checks.metadata(metadata, n, self.folder, self.manifest.columns)
+        frame = checks.metadata(metadata, n, where=self.folder, known=self.manifest.columns)
         if not self.manifest.columns:
             self.manifest = self.manifest.model_copy(update=checks.columns(frame, self.folder))
         done = 0
@@ -156,11 +157,13 @@ class StoreWriter:
     def _put(self, tensors: dict[str, torch.Tensor], frame: pl.DataFrame) -> None:
         """Check some rows that fit into the buffer, and copy them there."""
         offered = len(frame)
-        tensors = {name: checks.cast(x, name, self.manifest.dtype, self.folder) for name, x in tensors.items()}
+        tensors = {
+            name: checks.cast(x, name, dtype=self.manifest.dtype, where=self.folder) for name, x in tensors.items()
+        }
         bad = checks.bad_rows(tensors)
         if bad is not None:
             if self.manifest.bad_rows == "refuse":
-                raise checks.bad_error(bad, tensors, self._offered, self.folder)
+                raise checks.bad_error(bad, tensors, first=self._offered, where=self.folder)
             self._bad += int(bad.sum())
             if self.manifest.bad_rows == "drop":
                 frame = frame.filter((~bad).numpy())
@@ -177,7 +180,8 @@ class StoreWriter:
         """Equal hashes are a suspicion: compare the keys themselves with those of all earlier rows."""
         self._wait()
         earlier = (settle.read_metadata(self.folder, self.manifest, shard) for shard in range(self._whole))
-        checks.repeated(frame, suspects, [*earlier, *self._buffer.frames], self.manifest.key, self.folder)
+        earlier_frames = [*earlier, *self._buffer.frames]
+        checks.repeated(frame, suspects, earlier_frames, key=self.manifest.key, where=self.folder)
 
     def _flush(self) -> None:
         """Hand the buffer to the disk and go on with the other one."""
@@ -201,7 +205,7 @@ class StoreWriter:
             if len(self.manifest.shards) > shard:
                 self.manifest = self.manifest.model_copy(update={"shards": self.manifest.shards[:shard]})
                 layout.write_manifest(self.folder, self.manifest)
-            record = buffer.write(self.folder, shard, self.manifest, offered)
+            record = buffer.write(self.folder, shard, self.manifest, offered=offered)
             update = {"shards": (*self.manifest.shards, record), "bad_counted": bad}
             self.manifest = self.manifest.model_copy(update=update)
             layout.write_manifest(self.folder, self.manifest)
@@ -231,7 +235,7 @@ class _Buffer:
         self.frames.append(frame)
         self.fill += len(frame)
 
-    def write(self, folder: Path, shard: int, manifest: Manifest, offered: int) -> ShardRecord:
+    def write(self, folder: Path, shard: int, manifest: Manifest, *, offered: int) -> ShardRecord:
         import polars as pl
         import torch
 

@@ -33,7 +33,6 @@ from elute.base.statistics.checks import (
     group_codes,
     numbers,
     proportion,
-    same_length,
 )
 
 Labels = np.ndarray[Any, np.dtype[Any]]
@@ -64,8 +63,9 @@ class PermutationTest:
 
 def _statistic(value: ArrayLike, where: str, width: int | None = None) -> Floats:
     array = np.atleast_1d(numbers(value, where))
+    after = "" if width is None else f" after ({width},)"
     if array.ndim != 1 or (width is not None and array.size != width):
-        raise DataError(f"gave shape {array.shape}", where=where, remedy="Return the same numbers each time.")
+        raise DataError(f"gave shape {array.shape}{after}", where=where, remedy="Return the same numbers each time.")
     return array
 
 
@@ -177,7 +177,12 @@ def empirical_p(observed: ArrayLike, null: ArrayLike, *, alternative: Alternativ
     seen = np.atleast_1d(numbers(observed, f"{where}(observed)"))
     draws = numbers(null, f"{where}(null)")
     draws = draws[:, None] if draws.ndim < 2 else draws
-    same_length(draws.shape[1], seen.size, f"{where}(null)")
+    if draws.ndim != 2 or draws.shape[1] != seen.size:
+        raise DataError(
+            f"has {draws.shape[-1]} columns for {seen.size} observed numbers",
+            where=f"{where}(null)",
+            remedy="Give one column for each.",
+        )
     above = (draws >= seen).sum(axis=0).astype(np.float64)
     below = (draws <= seen).sum(axis=0).astype(np.float64)
     return _plus_one(above, below, len(draws), alternative)

@@ -140,9 +140,11 @@ def _log_p(u: Floats, summary: _Summary, inside: Ints, n: int, alternative: Alte
     sd = np.sqrt(np.where(flat, 1.0, variance))
     above = special.log_ndtr((product / 2.0 + 0.5 - u) / sd)
     below = special.log_ndtr((u + 0.5 - product / 2.0) / sd)
-    log_p = np.where(flat, 0.0, _join(above, below, alternative))
     if method == "normal":
-        return log_p
+        return np.where(flat, 0.0, _join(above, below, alternative))
+    # No tail is smaller than that of one way to choose the rows inside, whatever an approximation says.
+    least = np.log1p(float(n)) + special.betaln(inside + 1.0, n - inside + 1.0)[:, None]
+    log_p = np.where(flat, 0.0, _join(np.maximum(above, least), np.maximum(below, least), alternative))
     free = summary.ties == 0
     for i, n1 in enumerate(inside.tolist()):
         if method == "exact" and not (_small(n1, n - n1) and free.all()):
@@ -164,8 +166,9 @@ def _log_p(u: Floats, summary: _Summary, inside: Ints, n: int, alternative: Alte
             nonzero=np.tile(n - summary.zeros[mixed], shape[0]),
             ties=np.tile(summary.nonzero_ties[mixed], shape[0]),
         )
-        joined = _join(clump.log_upper_tail(tests), clump.log_lower_tail(tests), alternative)
-        log_p[:, mixed] = joined.reshape(shape)
+        more = np.maximum(clump.log_upper_tail(tests).reshape(shape), least)
+        fewer = np.maximum(clump.log_lower_tail(tests).reshape(shape), least)
+        log_p[:, mixed] = _join(more, fewer, alternative)
     return log_p
 
 

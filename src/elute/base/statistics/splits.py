@@ -23,8 +23,8 @@ from elute.base.errors import ConfigError, DataError
 from elute.base.statistics.checks import Floats, Ints, at_least, generator, group_codes
 
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
-ORDERS = 32
-PLACEMENTS = 20_000  # over all orders: what keeps a hundred thousand groups to seconds
+ORDERS = 16
+PLACEMENTS = 10_000  # over all orders: what keeps a hundred thousand groups to seconds
 
 
 def _row_counts(

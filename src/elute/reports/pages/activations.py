@@ -23,8 +23,9 @@ class StorePage:
         state = "complete" if store.complete else "unfinished: more rows were to come"
         size = sum(entry.tensors.bytes + entry.metadata.bytes for entry in manifest.shards)
         bad = {"refuse": "refused", "drop": "left out", "keep": "kept"}[manifest.bad_rows]
+        shards = console.count(len(manifest.shards), "shard")
         facts = [
-            ("rows", f"{len(store):,} in {len(manifest.shards)} shards, {console.size(size)}, {manifest.dtype}"),
+            ("rows", f"{len(store):,} in {shards}, {console.size(size)}, {manifest.dtype}"),
             ("state", state),
             ("model", manifest.model.name if manifest.model else "none named"),
             ("rows with NaN or Inf", f"{manifest.bad_counted:,} ({bad})"),
@@ -57,10 +58,20 @@ class StorePage:
 
         columns = [c for c in ("split", "group", "label") if c in store.manifest.columns]
         frame = pl.concat([f.group_by(columns).len() for _, f in store.batches(1 << 16, sites=[], columns=columns)])
-        rows = frame.group_by("split").agg(pl.col("group").n_unique(), pl.col("len").sum()).sort("len", descending=True)
+        rows = (
+            frame.group_by("split")
+            .agg(pl.col("group").n_unique(), pl.col("len").sum())
+            .sort("len", "split", descending=[True, False])
+        )
         shown = [table(["split", "groups", "rows"], rows.iter_rows())]
         if "label" in columns:
-            wide = frame.group_by("label", "split").agg(pl.col("len").sum()).pivot("split", index="label").sort("label")
+            wide = (
+                frame.group_by("label", "split")
+                .agg(pl.col("len").sum())
+                .sort("split")
+                .pivot("split", index="label")
+                .sort("label")
+            )
             shown.append(table(wide.columns, wide.head(50).fill_null(0).iter_rows()))
             if len(wide) > 50:
                 shown.append(tag("p", f"The first 50 of {len(wide):,} labels.", class_="dim"))

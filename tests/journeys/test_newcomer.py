@@ -1,0 +1,117 @@
+"""The README, word by word, in an empty folder; and the demonstration's page in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from playwright.sync_api import Browser
+
+Elute = Callable[..., subprocess.CompletedProcess[str]]
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_shell_lines_of_the_readme(elute: Elute, tmp_path: Path) -> None:
+    np.save(tmp_path / "embedding.npy", np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32))
+    table = {"cell": [f"cell{i}" for i in range(600)], "donor": [f"donor{i // 50}" for i in range(600)]}
+    pl.DataFrame(table).write_csv(tmp_path / "samples.csv")
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    assert len(lines) == 6
+    for line in lines:
+        words = shlex.split(line)
+        assert words[0] == "elute"
+        elute(*words[1:])
+    assert (tmp_path / "results" / "mine" / "report.html").exists()
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_python_of_the_readme(code: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([1000, 16])" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert "the model's weights" in done.stderr, "another random network is refused"
+
+
+def test_links_in_the_readme_and_docs_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} → {link}"
+
+
+def test_the_demonstration_says_what_the_readme_says(elute: Elute, tmp_path: Path, browser: Browser) -> None:
+    printed = elute("demo").stdout
+    shown = blocks("")[0]
+    for line in shown.splitlines():
+        # The last digit of an accuracy may differ between processors; its words and places may not.
+        pattern = r"\s+".join(
+            re.sub(r"[\d.,]+", r"[\\d.,]+", re.escape(w).replace(r"\,", ",").replace(r"\.", ".")) for w in line.split()
+        )
+        assert re.search(pattern, printed), f"{line!r} is not in\n{printed}"
+    again = json.loads(elute("demo", "--json").stdout)
+    assert again["rows"] == 12_000
+    assert again["accuracy"]["trained"] > 0.7 > 0.4 > again["accuracy"]["random weights"]
+    look(browser, tmp_path / again["report"], "12,000", tmp_path)
+
+
+def test_the_page_of_hostile_names(elute: Elute, tmp_path: Path, browser: Browser) -> None:
+    hostile = "<img src=x onerror=document.title='owned'>"
+    np.savez(tmp_path / "x.npz", a=np.ones((40, 3), np.float32))
+    table = {
+        "sample_id": [f"{hostile}{i}" for i in range(40)],
+        "donor": [f"🧬 {hostile} {i // 4}" for i in range(40)],
+        "kind": ["\u202eabc", "x" * 3000] * 20,
+    }
+    pl.DataFrame(table).write_parquet(tmp_path / "meta.parquet")
+    elute(
+        "arrays",
+        "import",
+        "x.npz",
+        "--output",
+        "s",
+        "--metadata",
+        "meta.parquet",
+        "--group",
+        "donor",
+        "--label",
+        "kind",
+    )
+    elute("arrays", "split", "s")
+    elute("arrays", "report", "s")
+    look(browser, tmp_path / "s" / "report.html", "40 in 1 shard,", tmp_path)
+
+
+def look(browser: Browser, path: Path, words: str, pictures: Path) -> None:
+    """Open a page as a person does, on a desk and on a telephone: whole, silent, and alone."""
+    faults: list[str] = []
+    for width, height in ((1280, 800), (390, 844)):
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.on("console", lambda m: faults.append(m.text))
+        page.on("pageerror", lambda e: faults.append(str(e)))
+        page.on("request", lambda r: faults.append(r.url) if not r.url.startswith("file:") else None)
+        page.goto(path.as_uri())
+        assert words in page.inner_text("main")
+        assert "owned" not in page.title()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "no text runs off the side"
+        folder = Path(os.environ.get("ELUTE_PICTURES", pictures))
+        page.screenshot(path=folder / f"{path.parent.name}-{width}.png", full_page=True)
+        page.close()
+    assert faults == []
