@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [NAME…]`. Each prints a table and writes results/NAME.json beside itself."""
+"""Run the benchmarks: `python -m benchmarks [NAME…]`. Each prints a table and writes results/NAME.json."""
 
 from __future__ import annotations
 

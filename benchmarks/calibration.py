@@ -8,6 +8,8 @@ The last column says what is expected: `uniform`; `conservative`, where p-values
 `fails`, for procedures that the library offers a remedy for, shown beside it.
 
     python benchmarks/calibration.py [--json]
+
+The rows are also written to results/calibration.json beside this file.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import sparse
@@ -33,6 +36,7 @@ from elute.base.statistics.signed import sign_flip, signed_rank
 
 SEEDS = 200
 LEVELS = (0.1, 0.01, 0.001)
+RESULT = Path(__file__).parent / "results" / "calibration.json"
 Rng = np.random.Generator
 
 
@@ -40,49 +44,58 @@ Rng = np.random.Generator
 class Null:
     test: str
     data: str
-    draw: Callable[[Rng], Floats]  # the p-values of one seed
+    draw: Callable[[Rng], Floats]  # the data of one seed, a feature a column
+    apply: Callable[[Floats], Floats]  # the p-values of such columns, of all seeds at once
     expected: str
 
 
-def overlaps(rng: Rng, alternative: str) -> Floats:
-    listed, inside = rng.integers(50, 200, 40), rng.integers(20, 200, 40)
+def overlaps(rng: Rng) -> Floats:
+    """Cells of 60 tables: lists and sets that share what chance puts there."""
+    listed, inside = rng.integers(50, 200, 60), rng.integers(20, 200, 60)
     shared = rng.hypergeometric(inside, 2000 - inside, listed)
-    tables = tables_from_overlap(shared, listed, inside, population=2000)
-    return fisher_exact(tables, alternative=alternative).p
+    return tables_from_overlap(shared, listed, inside, population=2000).reshape(60, 4).T
 
 
-def rare_features(rng: Rng, n: int = 400, width: int = 30) -> tuple[Floats, Floats]:
-    """Features that fire in 1 to 40 of 400 rows, and a mask of 20 rows."""
-    firing = rng.integers(1, 41, width)
-    values = np.where(rng.random((n, width)).argsort(axis=0) < firing, rng.exponential(size=(n, width)), 0.0)
-    return values, np.arange(n) < 20
+def fisher(alternative: str) -> Callable[[Floats], Floats]:
+    return lambda cells: fisher_exact(cells.T.reshape(-1, 2, 2), alternative=alternative).p
 
 
-def half_zeros(rng: Rng) -> Floats:
-    values = rng.exponential(size=(60, 60)) * rng.integers(0, 2, (60, 60))
-    return rank_sum_sparse(sparse.csc_array(values), np.arange(60) < 30).p
+def normal(rows: int, width: int = 100) -> Callable[[Rng], Floats]:
+    return lambda rng: rng.normal(size=(rows, width))
 
 
-def cells_of_donors(rng: Rng, width: int = 60) -> tuple[Floats, Floats]:
+def heavy(rows: int, width: int = 100) -> Callable[[Rng], Floats]:
+    return lambda rng: rng.standard_t(3, (rows, width))
+
+
+def rare(rng: Rng) -> Floats:
+    """Features that fire in 1 to 40 of 400 rows."""
+    values = np.zeros((400, 40))
+    for i, firing in enumerate(rng.integers(1, 41, 40)):
+        values[rng.choice(400, firing, replace=False), i] = rng.exponential(size=firing)
+    return values
+
+
+def inside(rows: int, n: int, **settings: str) -> Callable[[Floats], Floats]:
+    """The rank sum of the first rows against the rest."""
+    return lambda values: rank_sum(values, np.arange(n) < rows, **settings).p
+
+
+DONORS = np.repeat(np.arange(10), 15)
+CELL_TYPE = np.arange(150) % 15 < 2 + DONORS  # in shares that differ by donor
+
+
+def cells(rng: Rng, width: int = 60) -> Floats:
     """Ten donors with 15 cells each, and a level of their own in every feature."""
-    donors = np.repeat(np.arange(10), 15)
-    return rng.normal(size=(10, width))[donors] + rng.normal(size=(150, width)), donors
+    return rng.normal(size=(10, width))[DONORS] + rng.normal(size=(150, width))
 
 
-def cells_ignoring_donors(rng: Rng) -> Floats:
-    values, donors = cells_of_donors(rng)
-    return rank_sum(values, donors < 5).p
+def by_donor(test: str) -> Callable[[Floats], Floats]:
+    return lambda values: paired_effects(group_differences(values, CELL_TYPE, DONORS).values, test=test).p
 
 
-def donors_between(rng: Rng) -> Floats:
-    values, donors = cells_of_donors(rng)
-    return between_groups(pseudobulk(values, donors).values, np.arange(10) < 5).p
-
-
-def donors_within(rng: Rng, test: str) -> Floats:
-    values, donors = cells_of_donors(rng)
-    inside = np.arange(150) % 15 < 2 + donors  # cell types in shares that differ by donor
-    return paired_effects(group_differences(values, inside, donors).values, test=test).p
+def spearman_of(rows: int, width: int) -> Callable[[Rng], Floats]:
+    return lambda rng: spearman(rng.normal(size=(rows, width)), rng.normal(size=rows)).p[None]
 
 
 def labels_within(rng: Rng) -> Floats:
@@ -91,15 +104,8 @@ def labels_within(rng: Rng) -> Floats:
     values = rng.normal(size=(6, 3))[donors] + rng.normal(size=(60, 3))
     labels = rng.random(60) < np.where(donors < 3, 0.3, 0.6)
     labels[::10], labels[1::10] = True, False
-    found = permutation_test(
-        lambda inside: inside @ values,
-        labels,
-        donors,
-        n_permutations=99,
-        alternative="greater",
-        seed=int(rng.integers(9999)),
-    )
-    return found.p
+    settings = {"n_permutations": 99, "alternative": "greater", "seed": int(rng.integers(9999))}
+    return permutation_test(lambda marked: marked @ values, labels, donors, **settings).p[None]
 
 
 def gene_lists(rng: Rng) -> tuple[Floats, Floats, Floats]:
@@ -109,69 +115,74 @@ def gene_lists(rng: Rng) -> tuple[Floats, Floats, Floats]:
     return expression, scores, np.flatnonzero(expression + rng.normal(size=500) > 1.5)[:20]
 
 
-def matched_lists(rng: Rng, pool: str) -> Floats:
-    expression, scores, items = gene_lists(rng)
-    seed = int(rng.integers(9999))
-    drawn = matched_controls(items, expression, n_draws=299, n_bins=25, pool=pool, too_few="fill", seed=seed)
-    return empirical_p(scores[items].mean(axis=0), scores[drawn.draws].mean(axis=1))
+def matched(pool: str) -> Callable[[Rng], Floats]:
+    def draw(rng: Rng) -> Floats:
+        expression, scores, items = gene_lists(rng)
+        settings = {"n_draws": 299, "n_bins": 25, "pool": pool, "too_few": "fill", "seed": int(rng.integers(9999))}
+        draws = matched_controls(items, expression, **settings).draws
+        return empirical_p(scores[items].mean(axis=0), scores[draws].mean(axis=1))[None]
+
+    return draw
 
 
-def unmatched_lists(rng: Rng) -> Floats:
+def unmatched(rng: Rng) -> Floats:
     _, scores, items = gene_lists(rng)
-    return empirical_p(scores[items].mean(axis=0), scores[rng.integers(0, 500, (299, len(items)))].mean(axis=1))
+    drawn = rng.integers(0, 500, (299, len(items)))
+    return empirical_p(scores[items].mean(axis=0), scores[drawn].mean(axis=1))[None]
 
 
-HALF = np.arange(80) < 40
 NULLS = [
-    Null("fisher_exact two-sided", "lists and sets", lambda r: overlaps(r, "two-sided"), "conservative"),
-    Null("fisher_exact greater", "lists and sets", lambda r: overlaps(r, "greater"), "conservative"),
+    Null("fisher_exact two-sided", "lists and sets", overlaps, fisher("two-sided"), "conservative"),
+    Null("fisher_exact greater", "lists and sets", overlaps, fisher("greater"), "conservative"),
+    Null("rank_sum exact", "7 against 12", normal(19), inside(7, 19), "conservative"),
+    Null("rank_sum", "40 against 40", normal(80), inside(40, 80), "uniform"),
+    Null("rank_sum", "counts with ties", lambda r: 1.0 + r.poisson(2.0, (80, 100)), inside(40, 80), "uniform"),
+    Null("rank_sum", "rare features", rare, inside(20, 400), "conservative"),
+    Null("rank_sum greater", "rare features", rare, inside(20, 400, alternative="greater"), "conservative"),
+    Null("rank_sum normal", "rare features", rare, inside(20, 400, method="normal"), "fails"),
     Null(
-        "rank_sum exact",
-        "7 against 12",
-        lambda r: rank_sum(r.normal(size=(19, 100)), np.arange(19) < 7).p,
+        "rank_sum_sparse",
+        "half zeros",
+        lambda r: r.exponential(size=(60, 60)) * r.integers(0, 2, (60, 60)),
+        lambda values: rank_sum_sparse(sparse.csc_array(values), np.arange(60) < 30).p,
+        "uniform",
+    ),
+    Null("rank_sum", "cells, donors ignored", cells, lambda values: rank_sum(values, DONORS < 5).p, "fails"),
+    Null(
+        "between_groups",
+        "cells of donors",
+        cells,
+        lambda values: between_groups(pseudobulk(values, DONORS).values, np.arange(10) < 5).p,
         "conservative",
     ),
-    Null("rank_sum", "40 against 40", lambda r: rank_sum(r.normal(size=(80, 100)), HALF).p, "uniform"),
-    Null("rank_sum", "counts with ties", lambda r: rank_sum(1 + r.poisson(2.0, (80, 100)), HALF).p, "uniform"),
-    Null("rank_sum", "rare features", lambda r: rank_sum(*rare_features(r)).p, "conservative"),
-    Null(
-        "rank_sum greater",
-        "rare features",
-        lambda r: rank_sum(*rare_features(r), alternative="greater").p,
-        "conservative",
-    ),
-    Null("rank_sum normal", "rare features", lambda r: rank_sum(*rare_features(r), method="normal").p, "fails"),
-    Null("rank_sum_sparse", "half zeros", half_zeros, "uniform"),
-    Null("rank_sum", "cells, donors ignored", cells_ignoring_donors, "fails"),
-    Null("between_groups", "cells of donors", donors_between, "conservative"),
-    Null("paired_effects t", "cells of donors", lambda r: donors_within(r, "t"), "uniform"),
-    Null("paired_effects sign-flip", "cells of donors", lambda r: donors_within(r, "sign-flip"), "conservative"),
-    Null("paired_effects t", "8 heavy-tailed", lambda r: paired_effects(r.standard_t(3, (8, 100))).p, "conservative"),
-    Null("signed_rank", "10 pairs", lambda r: signed_rank(r.normal(size=(10, 60))).p, "conservative"),
-    Null("signed_rank", "60 heavy-tailed", lambda r: signed_rank(r.standard_t(2, (60, 100))).p, "uniform"),
-    Null("sign_flip", "10 heavy-tailed", lambda r: sign_flip(r.standard_t(3, (10, 60))).p, "conservative"),
-    Null("sign_flip", "20 pairs, drawn", lambda r: sign_flip(r.normal(size=(20, 40)), n_flips=999).p, "uniform"),
-    Null("spearman exact", "7 rows", lambda r: spearman(r.normal(size=(7, 40)), r.normal(size=7)).p, "conservative"),
-    Null("spearman", "40 rows", lambda r: spearman(r.normal(size=(40, 100)), r.normal(size=40)).p, "uniform"),
-    Null("permutation_test", "labels within donors", labels_within, "uniform"),
-    Null("empirical_p", "matched lists", lambda r: matched_lists(r, "all"), "uniform"),
-    Null("empirical_p", "lists not in their pool", lambda r: matched_lists(r, "others"), "fails"),
-    Null("empirical_p", "unmatched lists", unmatched_lists, "fails"),
+    Null("paired_effects t", "cells of donors", cells, by_donor("t"), "uniform"),
+    Null("paired_effects sign-flip", "cells of donors", cells, by_donor("sign-flip"), "conservative"),
+    Null("paired_effects t", "8 heavy-tailed", heavy(8), lambda values: paired_effects(values).p, "conservative"),
+    Null("signed_rank", "10 pairs", normal(10, 60), lambda values: signed_rank(values).p, "conservative"),
+    Null("signed_rank", "60 heavy-tailed", heavy(60), lambda values: signed_rank(values).p, "uniform"),
+    Null("sign_flip", "10 heavy-tailed", heavy(10, 60), lambda values: sign_flip(values).p, "conservative"),
+    Null("sign_flip", "20 pairs, drawn", normal(20, 40), lambda values: sign_flip(values, n_flips=999).p, "uniform"),
+    Null("spearman exact", "7 rows", spearman_of(7, 40), np.ravel, "conservative"),
+    Null("spearman", "40 rows", spearman_of(40, 100), np.ravel, "uniform"),
+    Null("permutation_test", "labels within donors", labels_within, np.ravel, "uniform"),
+    Null("empirical_p", "matched lists", matched("all"), np.ravel, "uniform"),
+    Null("empirical_p", "lists not in their pool", matched("others"), np.ravel, "fails"),
+    Null("empirical_p", "unmatched lists", unmatched, np.ravel, "fails"),
 ]
 
 
 def measure(null: Null) -> dict[str, object]:
     """Return the row of one test and null."""
     start = time.perf_counter()
-    drawn = [null.draw(np.random.default_rng(seed)) for seed in range(SEEDS)]
-    p = np.concatenate(drawn)
+    p = null.apply(np.hstack([null.draw(np.random.default_rng(seed)) for seed in range(SEEDS)]))
+    seeds = p.reshape(SEEDS, -1)
     return {
         "test": null.test,
         "null": null.data,
-        "any_bh": float(np.mean([benjamini_hochberg(x).min() < 0.05 for x in drawn])),
-        "any_storey": float(np.mean([storey(x).q.min() < 0.05 for x in drawn])),
+        "any_bh": float(np.mean([benjamini_hochberg(x).min() < 0.05 for x in seeds])),
+        "any_storey": float(np.mean([storey(x).q.min() < 0.05 for x in seeds])),
         "shares": {str(level): float(np.mean(p <= level)) for level in LEVELS},
-        "n_p": len(p),
+        "n_p": p.size,
         "seconds": time.perf_counter() - start,
         "expected": null.expected,
     }
@@ -182,6 +193,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
     as_json = parser.parse_args().json
     rows = [measure(null) for null in NULLS]
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(rows, indent=1) + "\n")
     if as_json:
         print(json.dumps(rows, indent=1))
         return

@@ -48,7 +48,8 @@ if what == "write":
         for start in range(0, n, 8192):
             m = min(8192, n - start)
             ids = polars.int_range(start, start + m, eager=True)
-            writer.append({"a": x[:m]}, polars.DataFrame({"sample_id": ids.cast(polars.String), "group": (ids // 100_000).cast(polars.String)}))
+            names = {"sample_id": ids.cast(polars.String), "group": (ids // 100_000).cast(polars.String)}
+            writer.append({"a": x[:m]}, polars.DataFrame(names))
 else:
     for batch in Store(folder).shuffled(ShuffleConfig(batch_size=4096, buffer_mb=64)):
         pass

@@ -329,6 +329,21 @@ def test_the_manifest_says_nothing_of_time_or_place(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "kind", ["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float64"]
+)
+def test_every_kind_of_number_is_taken(tmp_path: Path, kind: str) -> None:
+    x = np.arange(12).reshape(6, 2).astype(kind)
+    with StoreWriter(tmp_path / "s", sites={"a": 2}) as writer:
+        writer.append({"a": x}, ids(0, 6))
+    np.testing.assert_array_equal(Store(tmp_path / "s").read()["a"].numpy(), x.astype(np.float32))
+
+
+@pytest.mark.parametrize("x", [np.ones((2, 2), bool), np.ones((2, 2), complex)])
+def test_what_is_no_real_number_is_refused(tmp_path: Path, x: np.ndarray) -> None:
+    assert "not numbers that a store keeps" in refused(tmp_path, {"a": x}, ids(0, 2))
+
+
 def test_domain_columns_keep_their_types(tmp_path: Path) -> None:
     frame = pl.DataFrame({
         "sample_id": ["a", "b"], "token_rc": pl.Series([[0, 1], [2, 3]], dtype=pl.Array(pl.Int64, 2)),

@@ -17,9 +17,9 @@ from elute.base.errors import ConfigError, DataError
 from elute.base.recipe import Section
 from elute.base.run import Artifact
 from elute.store import layout, settle
-from elute.store.imports import ArraySource, open_source
+from elute.store.imports.samples import read_metadata
+from elute.store.imports.source import ArraySource, open_source
 from elute.store.layout import Dtype
-from elute.store.samples import read_metadata
 from elute.store.writer import StoreWriter
 
 if TYPE_CHECKING:

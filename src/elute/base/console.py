@@ -103,7 +103,7 @@ def count(n: int, one: str) -> str:
 def size(n_bytes: float) -> str:
     """Write a number of bytes as people say it: 950 B, 12.3 MB, 4.0 GB."""
     for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
+        if round(n_bytes, 0 if unit == "B" else 1) < 1000:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.1f} TB"

@@ -23,9 +23,11 @@ def choose(device: str = "auto", dtype: str = "auto") -> Compute:
     """Choose what to compute on: what was asked for if it is there, else the fastest that is."""
     import torch
 
-    name = device.split(":")[0]
+    name, colon, index = device.partition(":")
     if name not in DEVICES:
         raise ConfigError(f"unknown device {device!r}", remedy=near(name, DEVICES))
+    if colon and (name == "auto" or not (index.isascii() and index.isdecimal())):
+        raise ConfigError(f"unknown device {device!r}", remedy="A device's number follows its name: cuda:0.")
     if dtype not in DTYPES:
         raise ConfigError(f"unknown number type {dtype!r}", remedy=near(dtype, DTYPES))
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -34,6 +36,11 @@ def choose(device: str = "auto", dtype: str = "auto") -> Compute:
         raise MissingError(
             f"device {device!r} was asked for, but PyTorch {torch.__version__} sees none",
             remedy=f"There is {others}: use --device auto.",
+        )
+    if name == "cuda" and colon and int(index) >= (count := torch.cuda.device_count()):
+        raise MissingError(
+            f"device {device!r} was asked for, but PyTorch {torch.__version__} sees {count}, counted from 0",
+            remedy="Give a smaller number, or use --device auto.",
         )
     if name == "auto":
         chosen = next(n for n, ok in there.items() if ok)

@@ -63,11 +63,19 @@ def examine() -> Artifact:
 def _extras() -> dict[str, list[str]]:
     """Packages that each extra asks for, as the installed package declares them."""
     found: dict[str, list[str]] = {}
-    for line in requires("elute") or []:
+    for line in _declared():
         match = re.match(r"([\w.-]+)[^;]*;\s*extra\s*==\s*[\"']([\w-]+)[\"']", line)
         if match and match[2] != "all":
             found.setdefault(match[2], []).append(match[1])
     return {name: found.get(name, []) for name in WHAT_FOR}
+
+
+def _declared() -> list[str]:
+    """What the installed package asks for; nothing where elute is run from its source alone."""
+    try:
+        return requires("elute") or []
+    except PackageNotFoundError:
+        return []
 
 
 def _installed(package: str) -> bool:
@@ -82,5 +90,9 @@ def _dotenv(path: Path) -> set[str]:
     """Names that a .env file gives a value to."""
     if not path.is_file():
         return set()
-    lines = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
-    return {name.strip().removeprefix("export ").strip() for name, equals, value in lines if equals and value.strip()}
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    lines = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
+    return {name.strip().removeprefix("export ").strip() for name, _, value in lines if value.strip().strip("\"'")}

@@ -29,6 +29,7 @@ _DENIED = {
     errno.EPERM: "no permission to write",
     errno.EROFS: "the file system is read-only",
 }
+_MISNAMED = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 @contextmanager
@@ -38,9 +39,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            left = free_bytes(path) / 1e6
+            # A quota or a limit on a file's size says nothing about the room on the disk.
+            left = f" ({free_bytes(path) / 1e6:,.0f} MB free)" if error.errno == errno.ENOSPC else ""
             raise SpaceError(
-                f"{_FULL[error.errno]} ({left:,.0f} MB free)",
+                f"{_FULL[error.errno]}{left}",
                 where=path,
                 remedy="What was written before is kept: make room and run the same command again.",
             ) from error
@@ -48,7 +50,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise SpaceError(
                 _DENIED[error.errno], where=path, remedy="Choose another folder, or change its permissions."
             ) from error
-        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        if error.errno in _MISNAMED:
             raise SpaceError(
                 f"cannot be written: {error.strerror}", where=path, remedy="Choose another name."
             ) from error
@@ -98,7 +100,9 @@ def sync_folder(folder: Path) -> None:
 
 def as_json(value: object) -> bytes:
     """Render JSON that is the same bytes for the same content, and never NaN, which JSON does not have."""
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # A path whose name is not UTF-8 holds lone surrogates: their backslash form is JSON's own escape.
+    return text.encode(errors="backslashreplace")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -115,6 +119,8 @@ def read_json(path: Path, *, what: str = "a JSON file", remedy: str = "") -> Any
         raise DataError(f"there is no such file ({what} was expected)", where=path, remedy=remedy) from None
     except IsADirectoryError:
         raise DataError(f"is a folder, not {what}", where=path, remedy=remedy) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path, remedy=remedy) from None
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"is not {what}: {error}", where=path, remedy=remedy) from None
 
@@ -159,8 +165,9 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
                 where=folder,
                 remedy="Wait until it ends, or choose another folder.",
             ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} ({doing})".encode(), 0)
+        with disk_errors(path):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} ({doing})".encode(), 0)
         yield
     finally:
         os.close(handle)

@@ -33,7 +33,7 @@ def load(door: str, name: str) -> Any:
             return getattr(importlib.import_module(files[key]), DOORS[door].binds)
         return entries[key].load()
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("elute"):
+        if error.name is None or error.name.split(".")[0] == "elute":
             raise
         raise MissingError(
             f"{door[:-1]} {name!r} needs the package {error.name!r}, which is not installed",
@@ -50,12 +50,14 @@ def _files(door: str) -> dict[str, str]:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         return {}
-    bound = re.compile(rf"^(?:def |class )?{binds}\b", re.MULTILINE)
+    bound = re.compile(rf"^(?:(?:def|class) +{binds}\b|{binds} *(?::|=(?!=)))", re.MULTILINE)
     found = {}
     for folder in map(Path, spec.submodule_search_locations):
         for file in [*folder.glob("*.py"), *folder.glob("*/__init__.py")]:
             stem = file.parent.name if file.name == "__init__.py" and file.parent != folder else file.stem
-            if bound.search(file.read_text(encoding="utf-8")):
+            if file.name.startswith("."):  # what editors and network disks leave beside a file
+                continue
+            if bound.search(file.read_text(encoding="utf-8", errors="replace")):
                 found[stem.replace("_", "-")] = f"{package}.{stem}"
     return found
 

@@ -8,6 +8,7 @@ and, for a name, the nearest one that exists.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,13 @@ class Section(BaseModel):
 
 
 S = TypeVar("S", bound=Section)
+
+# What PyYAML's constructors let through for values such as `2024-13-45`, `0x_`, `!!bool maybe` or deep nesting.
+_BAD_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
+# Values in messages are cut: a few aliases of aliases in a YAML file stand for gigabytes of text.
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = 120
 
 
 def resolve(
@@ -46,7 +54,7 @@ def resolve(
             raise ConfigError(f"unknown section {name!r}", where=file, remedy=near(str(name), sections))
         if value is not None and not isinstance(value, dict):
             raise ConfigError(
-                f"section {name!r} must hold keys and values, not {value!r}",
+                f"section {name!r} must hold keys and values, not {_shown.repr(value)}",
                 where=file,
                 remedy=f"Write `{name}:` and its keys indented below it.",
             )
@@ -63,7 +71,7 @@ def resolve(
 def build(model: type[S], values: Mapping[str, Any], where: str) -> S:
     """Check the values of one section; the first fault becomes one line."""
     try:
-        return model(**values)
+        return model.model_validate(dict(values))
     except ValidationError as error:
         raise _one_line(model, error, where) from None
 
@@ -80,9 +88,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot be read as YAML: {error}", where=path) from None
     try:
         value = yaml.load(text, Loader=_OnceLoader)  # noqa: S506  # a safe loader that also refuses duplicates
-    except yaml.YAMLError as error:
+    except _BAD_YAML as error:
+        reason = str(error).replace('in "<unicode string>", ', "at ")
         raise ConfigError(
-            f"is not valid YAML: {error}", where=path, remedy="Check the indentation and the colons there."
+            f"is not valid YAML: {reason}", where=path, remedy="Check the indentation and the colons there."
         ) from None
     if value is None:
         return {}
@@ -104,7 +113,7 @@ class _OnceLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
-        for key_node, _ in node.value:
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -122,7 +131,7 @@ def _place(section: str, file: Path | None) -> str:
 def _override(text: str, sections: Mapping[str, type[Section]]) -> tuple[str, str, Any]:
     """Split `section.key=value`; the value is read as YAML."""
     name, equals, raw = text.partition("=")
-    section, dot, key = name.strip().partition(".")
+    section, dot, key = (part.strip() for part in name.partition("."))
     if not equals or not dot or not key:
         raise ConfigError(
             f"--set {text!r} is not of the form section.key=value", remedy="For example: --set split.seed=7"
@@ -130,9 +139,9 @@ def _override(text: str, sections: Mapping[str, type[Section]]) -> tuple[str, st
     if section not in sections:
         raise ConfigError(f"--set {text!r}: unknown section {section!r}", remedy=near(section, sections))
     try:
-        return section, key.strip(), yaml.safe_load(raw)
-    except yaml.YAMLError:
-        return section, key.strip(), raw
+        return section, key, yaml.load(raw, Loader=_OnceLoader)  # noqa: S506  # as in read_yaml
+    except _BAD_YAML:
+        return section, key, raw
 
 
 def _one_line(model: type[Section], error: ValidationError, where: str) -> ConfigError:
@@ -147,4 +156,6 @@ def _one_line(model: type[Section], error: ValidationError, where: str) -> Confi
             f"{key} is missing{more}", where=where, remedy=f"Give {flag}, or {key} in the configuration file."
         )
     message = str(first["msg"]).removeprefix("Value error, ")
-    return ConfigError(f"{key} = {first['input']!r}: {message}{more}" if key else message, where=where)
+    if key:
+        message = f"{key} = {_shown.repr(first['input'])}: {message}"
+    return ConfigError(message + more, where=where)

@@ -48,15 +48,24 @@ def read(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {"schema": SCHEMA, "stages": {}}
     record = files.read_json(path, what="a run's record", remedy="Delete it: the stages will be done anew.")
-    if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
-        raise DamagedError("is not a run's record", where=path, remedy="Delete it: the stages will be done anew.")
-    if record.get("schema", 0) > SCHEMA:
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
         raise VersionError(
-            f"was written by a newer elute (schema {record['schema']}, this one reads {SCHEMA})",
+            f"was written by a newer elute (schema {schema}, this one reads {SCHEMA})",
             where=path,
             remedy="Update elute.",
         )
-    return record
+    if not isinstance(schema, int) or not _whole(record.get("stages")):
+        raise DamagedError("is not a run's record", where=path, remedy="Delete it: the stages will be done anew.")
+    return dict(record)
+
+
+def _whole(stages: object) -> bool:
+    """Whether each stage holds what `finished` compares and returns."""
+    return isinstance(stages, dict) and all(
+        isinstance(stage, dict) and all(isinstance(stage.get(key), dict) for key in ("config", "inputs", "summary"))
+        for stage in stages.values()
+    )
 
 
 def record(
@@ -77,8 +86,9 @@ def record(
         "model": None if model is None else model.as_json(),
         "summary": dict(summary),
     }
-    files.write_json(folder / "run.json", known)
+    # The record goes last: it is what `finished` reads, so a process killed between the two does the stage anew.
     recipe.save(folder / "config.yaml", {stage: config})
+    files.write_json(folder / "run.json", known)
 
 
 def finished(folder: Path, stage: str, config: recipe.Section, *, inputs: Mapping[str, str]) -> dict[str, Any] | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 
-from elute.base.errors import DamagedError
+from elute.base.errors import DamagedError, DataError
 from elute.base.files import write_atomically
 
 if TYPE_CHECKING:
@@ -50,12 +52,16 @@ def write_safetensors(
 
 
 def safetensors_header(path: Path) -> tuple[int, dict[str, Any]]:
-    """Read and check a safetensors header: the offset of the data, and what the file declares."""
+    """Read and check a safetensors header: the offset of the data, and what the file declares.
+
+    What comes back can be relied on: every tensor has a type, a shape and a place; the places fill the file without a
+    gap or an overlap. Whether a place fits its type and shape is for the reader, who knows which types it can read.
+    """
     bad = DamagedError(
         "is not a whole safetensors file", where=path, remedy="Write it anew, or restore it from a copy."
     )
-    size = path.stat().st_size
-    with path.open("rb") as handle:
+    with _readable(path), path.open("rb") as handle:
+        size = path.stat().st_size
         length = int.from_bytes(handle.read(8), "little")
         if size < 8 or length > min(size - 8, 100_000_000):
             raise bad
@@ -63,15 +69,9 @@ def safetensors_header(path: Path) -> tuple[int, dict[str, Any]]:
             header = json.loads(handle.read(length))
         except (ValueError, RecursionError):
             raise bad from None
-    if not isinstance(header, dict):
+    end = _end(header)
+    if end is None:
         raise bad
-    end = 0
-    for name, entry in header.items():
-        if name != "__metadata__":
-            try:
-                end = max(end, int(entry["data_offsets"][1]))
-            except (KeyError, TypeError, IndexError, ValueError):
-                raise bad from None
     if 8 + length + end != size:
         raise DamagedError(
             f"was cut short: {size:,} bytes where its header promises {8 + length + end:,}"
@@ -83,6 +83,47 @@ def safetensors_header(path: Path) -> tuple[int, dict[str, Any]]:
     return 8 + length, header
 
 
+def _end(header: object) -> int | None:
+    """Where the data end; nothing for a header that does not name each byte of them once."""
+    if not isinstance(header, dict):
+        return None
+    told = header.get("__metadata__") or {}
+    if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
+        return None
+    places = []
+    for name, entry in header.items():
+        if name != "__metadata__":
+            if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+                return None
+            place = entry.get("data_offsets")
+            if not _counts(entry.get("shape")) or not _counts(place) or len(place) != 2:
+                return None
+            places.append(place)
+    end = 0
+    for begin, stop in sorted(places):
+        if begin != end or stop < begin:
+            return None
+        end = stop
+    return end
+
+
+def _counts(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn a file that is missing, a folder, or closed to us into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR):
+            raise  # a damaged file may give any other: the readers say so
+        raise DataError(
+            f"cannot be read: {error.strerror or error}", where=path, remedy="Check the path and its permissions."
+        ) from None
+
+
 def load_tensors(path: Path) -> Any:
     """Read a `.pt` file of tensors; anything in it that would run code is refused."""
     import pickle  # noqa: TID251  # for the name of its error alone
@@ -90,29 +131,38 @@ def load_tensors(path: Path) -> Any:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251
+        with _readable(path):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251
     except pickle.UnpicklingError:
         reason = "holds Python objects besides tensors, which would run code when read"
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError):
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError):
         reason = "is not a whole PyTorch file"
     raise DamagedError(reason, where=path, remedy="Save it again as tensors alone: torch.save(tensor, path).")
 
 
 def load_npy(path: Path) -> np.ndarray[Any, Any]:
     """Memory-map a `.npy` file; arrays of Python objects are refused."""
+    import tokenize
+
     import numpy as np
 
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]  # noqa: TID251
-    except ValueError as error:
-        text = str(error)
-        reason = (
-            "holds Python objects, which would run code when read"
-            if "object" in text.lower() or "pickle" in text.lower()
-            else f"is not a whole .npy file ({text})"
-        )
-    except (EOFError, OSError) as error:
-        reason = f"is not a whole .npy file ({error})"
+        # Not numpy.load, which opens a zip or a bare pickle by what it begins with, whatever its name.
+        with _readable(path), np.errstate(over="raise"):
+            return np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-any-return]
+    except (
+        ValueError,
+        EOFError,
+        TypeError,
+        ArithmeticError,
+        SyntaxError,
+        RecursionError,
+        tokenize.TokenError,
+    ) as error:
+        text = (str(error).splitlines() or [""])[0]  # further lines advise to trust the file
+        objects = "Python objects in dtype" in text
+        what = "holds Python objects, which would run code when read"
+        reason = what if objects else f"is not a whole .npy file ({text[:120]})"
     raise DamagedError(reason, where=path, remedy="Save it again as numbers: np.save(path, array.astype('float32')).")
 
 

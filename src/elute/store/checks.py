@@ -50,7 +50,7 @@ def tensors(rows: Rows | Mapping[str, Any], widths: Mapping[str, int], where: Pa
         if x.shape[1] != widths[name]:
             what = f"site {name!r} has width {widths[name]}, but these rows have {x.shape[1]}"
             raise DataError(what, where=where, remedy="Write them to another store, or check the site.")
-        if not (x.is_floating_point() or x.dtype in (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)):
+        if x.is_complex() or x.dtype == torch.bool:
             raise DataError(f"site {name!r} holds {x.dtype}, not numbers that a store keeps", where=where)
         taken[name] = x
     if len({len(x) for x in taken.values()}) > 1:

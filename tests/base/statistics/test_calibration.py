@@ -40,8 +40,9 @@ def test_nothing_is_found_where_nothing_is(null):
         assert not any(below[:2]), row
 
 
-def test_the_script_prints_what_it_measures(monkeypatch, capsys):
+def test_the_script_prints_what_it_measures(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(calibration, "SEEDS", 3)
+    monkeypatch.setattr(calibration, "RESULT", tmp_path / "results" / "calibration.json")
     monkeypatch.setattr(calibration, "NULLS", calibration.NULLS[2:4])
 
     def printed(*flags):
@@ -52,6 +53,7 @@ def test_the_script_prints_what_it_measures(monkeypatch, capsys):
     rows = json.loads(printed("--json"))
     assert [row["test"] for row in rows] == ["rank_sum exact", "rank_sum"]
     assert rows[0]["n_p"] == 300
+    assert json.loads(calibration.RESULT.read_text()) == rows
     table = printed().splitlines()
     assert len(table) == 3
     assert table[0].split()[:2] == ["test", "null"]

@@ -11,7 +11,7 @@ from scipy import stats
 
 from elute.base.errors import ConfigError, DataError
 from elute.base.statistics.exact import fisher_exact, odds_ratio, tables_from_overlap
-from elute.base.statistics.hypergeometric import log_probability
+from elute.base.statistics.hypergeometric import Cells, log_probability
 
 SIDES = ("two-sided", "greater", "less")
 
@@ -79,7 +79,7 @@ def test_turning_the_table_round_changes_nothing(cells):
     greater, less = (fisher_exact(t, alternative="greater").p for t in (table, table[::-1]))
     assert less == pytest.approx(fisher_exact(table, alternative="less").p, rel=1e-11)
     # Both tails hold the table itself.
-    point = np.exp(log_probability(*(np.array([x]) for x in cells)))[0]
+    point = np.exp(log_probability(Cells(*np.array(cells)[:, None])))[0]
     assert greater + less == pytest.approx(1.0 + point, rel=1e-10)
 
 

@@ -17,8 +17,9 @@ def bins_of(covariates, n_bins):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 2), st.sampled_from(["all", "others"]))
-def test_each_control_lies_in_its_item_s_stratum(seed, n_bins, n_covariates, pool):
+@given(st.integers(0, 10_000), st.tuples(st.integers(1, 5), st.integers(1, 2)), st.sampled_from(["all", "others"]))
+def test_each_control_lies_in_its_item_s_stratum(seed, grid_shape, pool):
+    n_bins, n_covariates = grid_shape
     rng = np.random.default_rng(seed)
     covariates = rng.integers(0, 30, (300, n_covariates)) * 1.0
     items = rng.choice(300, 12, replace=False)

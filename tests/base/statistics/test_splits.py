@@ -77,6 +77,17 @@ def test_labels_are_spread_over_the_splits():
     assert np.std(aware) < 0.5 * np.std(blind)
 
 
+def test_rows_may_be_given_with_their_number():
+    counts = {"a": 700, "b": 60, "c": 90, "d": 200, "e": 30, "f": 120}
+    rows = [name for name, n in counts.items() for _ in range(n)]
+    kinds = [name in "ad" for name in rows]
+    as_many = draw_splits(list(counts), [name in "ad" for name in counts], sizes=counts.values(), seed=3)
+    assert as_many == draw_splits(rows, kinds, seed=3)
+    assert as_many["a"] == "train"
+    ungrouped = draw_splits(["x", "x", "y"], sizes=[5, 5, 10], fractions={"train": 0.5, "test": 0.5}, seed=0)
+    assert ungrouped["x"] != ungrouped["y"]
+
+
 def test_seeds_differ_and_containers_do_not():
     drawn = [draw_splits(DONORS, seed=seed) for seed in range(4)]
     assert len({tuple(sorted(held.items())) for held in drawn}) == 4
@@ -216,6 +227,16 @@ def test_a_group_in_two_splits_is_named():
             ConfigError,
             lambda: group_folds(["a", "b"], n_folds="all", seed=0),
             "group_folds(n_folds): 'all' is not a choice. Give a number, or 'leave-one-out'.",
+        ),
+        (
+            DataError,
+            lambda: draw_splits(["a", "b"], sizes=[3, 0], seed=0),
+            "draw_splits(sizes): is not one number of 1 or more a row. Leave out rows that stand for none.",
+        ),
+        (
+            DataError,
+            lambda: draw_splits(["a", "b"], sizes=[3], seed=0),
+            "draw_splits(sizes): is not one number of 1 or more a row. Leave out rows that stand for none.",
         ),
         (DataError, lambda: check_splits([]), "check_splits: there are no rows. Give one (group, split) a row."),
     ],

@@ -22,7 +22,7 @@ import numpy as np
 from scipy import special
 
 from elute.base.statistics.checks import Floats, Ints
-from elute.base.statistics.hypergeometric import log_probability
+from elute.base.statistics.hypergeometric import Cells, log_probability
 
 CELLS = 1 << 18  # summands held at a time
 REACH = 8.0  # local standard deviations summed to either side of the peak: what is left out is below 1e-14
@@ -56,7 +56,7 @@ def _least(tests: Clump) -> Ints:
 
 def _log_count(tests: Clump, h: Ints) -> Floats:
     m, n1 = tests.nonzero, tests.inside
-    return log_probability(h, m - h, n1 - h, tests.outside - m + h)
+    return log_probability(Cells(h, m - h, n1 - h, tests.outside - m + h))
 
 
 def _log_order(tests: Clump, h: Ints) -> Floats:

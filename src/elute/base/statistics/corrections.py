@@ -52,7 +52,7 @@ class _Family:
         return result.reshape(self.shape)
 
 
-def _family(p: ArrayLike, n_tests: int | None, missing: Missing, name: str) -> _Family:
+def _family(p: ArrayLike, name: str, *, n_tests: int | None, missing: Missing) -> _Family:
     where = f"{name}(p)"
     choice(missing, ("refuse", "carry"), f"{name}(missing)")
     try:
@@ -98,19 +98,19 @@ def _step_up(family: _Family, factor: float) -> Floats:
 
 def benjamini_hochberg(p: ArrayLike, *, n_tests: int | None = None, missing: Missing = "refuse") -> Floats:
     """Return q-values that bound the false discovery rate under independence or positive dependence."""
-    family = _family(p, n_tests, missing, "benjamini_hochberg")
+    family = _family(p, "benjamini_hochberg", n_tests=n_tests, missing=missing)
     return family.spread(_step_up(family, 1.0))
 
 
 def benjamini_yekutieli(p: ArrayLike, *, n_tests: int | None = None, missing: Missing = "refuse") -> Floats:
     """Return q-values that bound the false discovery rate under any dependence."""
-    family = _family(p, n_tests, missing, "benjamini_yekutieli")
+    family = _family(p, "benjamini_yekutieli", n_tests=n_tests, missing=missing)
     return family.spread(_step_up(family, float((1.0 / np.arange(1, family.n_tests + 1)).sum())))
 
 
 def storey(p: ArrayLike, *, n_tests: int | None = None, missing: Missing = "refuse") -> Storey:
     """Return q-values scaled by the estimated share of true nulls."""
-    family = _family(p, n_tests, missing, "storey")
+    family = _family(p, "storey", n_tests=n_tests, missing=missing)
     m = family.n_tests
     if family.given.size < ENOUGH_FOR_PI0:
         return Storey(family.spread(_step_up(family, 1.0)), 1.0, float("nan"))
@@ -126,7 +126,7 @@ def storey(p: ArrayLike, *, n_tests: int | None = None, missing: Missing = "refu
 
 def holm(p: ArrayLike, *, n_tests: int | None = None, missing: Missing = "refuse") -> Floats:
     """Return p-values that bound the chance of any false discovery, never above Bonferroni's."""
-    family = _family(p, n_tests, missing, "holm")
+    family = _family(p, "holm", n_tests=n_tests, missing=missing)
     order = np.argsort(family.given, kind="stable")
     scaled = family.given[order] * (family.n_tests - np.arange(family.given.size))
     adjusted = np.empty(family.given.size)
@@ -136,7 +136,7 @@ def holm(p: ArrayLike, *, n_tests: int | None = None, missing: Missing = "refuse
 
 def bonferroni(p: ArrayLike, *, n_tests: int | None = None, missing: Missing = "refuse") -> Floats:
     """Return p-values times the number of tests, which bounds the chance of any false discovery."""
-    family = _family(p, n_tests, missing, "bonferroni")
+    family = _family(p, "bonferroni", n_tests=n_tests, missing=missing)
     return family.spread(family.given * family.n_tests)
 
 

@@ -78,7 +78,7 @@ def _is_sparse(values: Any) -> bool:
     return bool(sparse.issparse(values))
 
 
-def _averages(values: Any, codes: Ints, n_groups: int, how: str) -> tuple[Floats, Ints]:
+def _averages(values: Any, codes: Ints, n_groups: int, *, how: str) -> tuple[Floats, Ints]:
     sizes = np.bincount(codes, minlength=n_groups)
     entries = (np.ones(len(codes)), (codes, np.arange(len(codes))))
     member = sparse.csr_array(entries, shape=(n_groups, len(codes)))
@@ -103,7 +103,7 @@ def pseudobulk(values: Any, groups: Iterable[Any], *, how: Literal["mean", "sum"
     choice(how, ("mean", "sum"), "pseudobulk(how)")
     rows = _rows(values, "pseudobulk(values)")
     names, codes = group_codes(groups, "pseudobulk(groups)", n_rows=rows.shape[0])
-    profiles, sizes = _averages(rows, codes, len(names), how)
+    profiles, sizes = _averages(rows, codes, len(names), how=how)
     return Pseudobulk(tuple(names), profiles, sizes)
 
 
@@ -120,7 +120,7 @@ def group_differences(values: Any, mask: ArrayLike, groups: Iterable[Any], *, mi
     inside = _one_mask(mask, rows.shape[0], "group_differences(mask)")
     names, codes = group_codes(groups, "group_differences(groups)", n_rows=rows.shape[0])
     at_least(min_rows, 1, "group_differences(min_rows)")
-    means, sizes = _averages(rows, 2 * codes + inside, 2 * len(names), "mean")
+    means, sizes = _averages(rows, 2 * codes + inside, 2 * len(names), how="mean")
     n_outside, n_inside = sizes[0::2], sizes[1::2]
     kept = (n_outside >= min_rows) & (n_inside >= min_rows)
     if not kept.any():

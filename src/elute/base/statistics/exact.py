@@ -22,7 +22,7 @@ from scipy import special
 
 from elute.base.errors import DataError
 from elute.base.statistics.checks import ALTERNATIVES, Alternative, Floats, Ints, choice, numbers, proportion
-from elute.base.statistics.hypergeometric import in_chunks, log_lower_tail, log_two_sided, log_upper_tail
+from elute.base.statistics.hypergeometric import Cells, in_chunks, log_lower_tail, log_two_sided, log_upper_tail
 
 LARGEST = 1 << 31  # products of two counts have to fit in 64 bits
 
@@ -99,7 +99,7 @@ def fisher_exact(tables: ArrayLike, *, alternative: Alternative = "two-sided") -
     choice(alternative, ALTERNATIVES, "fisher_exact(alternative)")
     counts = _tables(tables, "fisher_exact(tables)")
     flat = counts.reshape(-1, 4)
-    log_p = in_chunks(_TAILS[alternative], (flat[:, 0], flat[:, 1], flat[:, 2], flat[:, 3]))
+    log_p = in_chunks(_TAILS[alternative], Cells(*flat.T))
     log_p = log_p.reshape(counts.shape[:-2])
     return ExactTest(p=np.exp(log_p), log_p=log_p)
 

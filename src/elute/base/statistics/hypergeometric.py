@@ -16,14 +16,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from math import factorial
+from typing import NamedTuple
 
 import numpy as np
 
-from elute.base.statistics.checks import Floats, Ints
+from elute.base.statistics.checks import Bools, Floats, Ints
 
-Cells = tuple[Ints, Ints, Ints, Ints]
 EPSILON = float(np.finfo(np.float64).eps)
 CHUNK = 1 << 17  # tests at a time: what a level of cache holds, and a bound on memory
+
+
+class Cells(NamedTuple):
+    """The cells a, b / c, d of many tables, as arrays of one shape."""
+
+    a: Ints
+    b: Ints
+    c: Ints
+    d: Ints
+
+    def part(self, which: Bools | slice) -> Cells:
+        """Return some of the tables."""
+        return Cells(*(cell[which] for cell in self))
+
+    def moved(self, steps: Ints) -> Cells:
+        """Return the tables of the same margins with a larger by so many."""
+        return Cells(self.a + steps, self.b - steps, self.c - steps, self.d + steps)
+
+    def swapped(self) -> Cells:
+        """Return the tables with their columns swapped: the lower tail is then the upper one."""
+        return Cells(self.b, self.a, self.d, self.c)
 
 
 def _small_remainders() -> Floats:
@@ -55,34 +76,37 @@ def _deviance(cell: Floats, expected: Floats, delta: Floats) -> Floats:
     return -delta - cell * log_ratio
 
 
-def log_probability(a: Ints, b: Ints, c: Ints, d: Ints) -> Floats:
+def log_probability(cells: Cells) -> Floats:
     """Return the log probability of each table given its margins."""
+    a, b, c, d = cells
     total = (a + b + c + d).astype(np.float64)
     safe = np.maximum(total, 1.0)
     delta = (a * d - b * c) / safe
-    cells = [x.astype(np.float64) for x in (a, b, c, d)]
-    rows, columns = (cells[0] + cells[1], cells[2] + cells[3]), (cells[0] + cells[2], cells[1] + cells[3])
+    numbers = [cell.astype(np.float64) for cell in cells]
+    rows = (numbers[0] + numbers[1], numbers[2] + numbers[3])
+    columns = (numbers[0] + numbers[2], numbers[1] + numbers[3])
     result = -_remainder(total)
     for margin in (*rows, *columns):
         result += _remainder(margin)
-    for i, cell in enumerate(cells):
+    for i, cell in enumerate(numbers):
         sign = 1.0 if i in (0, 3) else -1.0
         result -= _remainder(cell) + _deviance(cell, rows[i // 2] * columns[i % 2] / safe, sign * delta)
     return np.minimum(result, 0.0)
 
 
-def mode(a: Ints, b: Ints, c: Ints, d: Ints) -> Ints:
+def mode(cells: Cells) -> Ints:
     """Return the likeliest a under the table's margins."""
+    a, b, c, d = cells
     likeliest: Ints = (a + b + 1) * (a + c + 1) // (a + b + c + d + 2)
     return likeliest
 
 
-def _tail_factor(a: Ints, b: Ints, c: Ints, d: Ints) -> Floats:
+def _tail_factor(cells: Cells) -> Floats:
     """Return P(X ≥ a) / P(X = a) for tables at or beyond the mode."""
-    result = np.ones(a.shape)
-    place = np.arange(a.size)
-    up, left, right, down = (x.astype(np.float64) for x in (a, b, c, d))
-    term, total = np.ones(a.size), np.ones(a.size)
+    size = cells.a.size
+    result, place = np.ones(size), np.arange(size)
+    up, left, right, down = (cell.astype(np.float64) for cell in cells)
+    term, total = np.ones(size), np.ones(size)
     while place.size:
         up, down = up + 1.0, down + 1.0
         ratio = left * right / (up * down)
@@ -98,57 +122,54 @@ def _tail_factor(a: Ints, b: Ints, c: Ints, d: Ints) -> Floats:
     return result
 
 
-def _outer_tail(a: Ints, b: Ints, c: Ints, d: Ints) -> Floats:
+def _outer_tail(cells: Cells) -> Floats:
     """Return log P(X ≥ a) for tables at or beyond the mode, −∞ for those that no margins allow."""
-    result = np.full(a.shape, -np.inf)
-    possible = (a >= 0) & (b >= 0) & (c >= 0) & (d >= 0)
-    some = (a[possible], b[possible], c[possible], d[possible])
-    result[possible] = log_probability(*some) + np.log(_tail_factor(*some))
+    result = np.full(cells.a.shape, -np.inf)
+    possible = np.min(cells, axis=0) >= 0
+    some = cells.part(possible)
+    result[possible] = log_probability(some) + np.log(_tail_factor(some))
     return result
 
 
-def log_upper_tail(a: Ints, b: Ints, c: Ints, d: Ints) -> Floats:
+def log_upper_tail(cells: Cells) -> Floats:
     """Return log P(X ≥ a)."""
-    result = np.empty(a.shape)
-    outer = a > mode(a, b, c, d)
-    inner = ~outer
-    result[outer] = _outer_tail(a[outer], b[outer], c[outer], d[outer])
-    # P(X ≥ a) = 1 − P(X ≤ a − 1); the lower tail is the upper one of the table with its columns swapped.
-    below = _outer_tail(b[inner] + 1, a[inner] - 1, d[inner] - 1, c[inner] + 1)
-    result[inner] = np.log1p(-np.exp(np.minimum(below, 0.0)))
+    result = np.empty(cells.a.shape)
+    outer = cells.a > mode(cells)
+    result[outer] = _outer_tail(cells.part(outer))
+    # On this side of the mode, P(X ≥ a) = 1 − P(X ≤ a − 1).
+    inner = cells.part(~outer)
+    below = _outer_tail(inner.moved(np.array(-1)).swapped())
+    result[~outer] = np.log1p(-np.exp(np.minimum(below, 0.0)))
     return np.minimum(result, 0.0)
 
 
-def log_lower_tail(a: Ints, b: Ints, c: Ints, d: Ints) -> Floats:
+def log_lower_tail(cells: Cells) -> Floats:
     """Return log P(X ≤ a)."""
-    return log_upper_tail(b, a, d, c)
+    return log_upper_tail(cells.swapped())
 
 
-def log_two_sided(a: Ints, b: Ints, c: Ints, d: Ints) -> Floats:
+def log_two_sided(cells: Cells) -> Floats:
     """Return the log of the probability of all tables that are no likelier than the one seen."""
-    flip = a > mode(a, b, c, d)
-    a, b, c, d = np.where(flip, b, a), np.where(flip, a, b), np.where(flip, d, c), np.where(flip, c, d)
-    top = mode(a, b, c, d)
-    seen = log_probability(a, b, c, d)
+    flip = cells.a > mode(cells)
+    low = Cells(*(np.where(flip, there, here) for here, there in zip(cells, cells.swapped(), strict=True)))
+    seen = log_probability(low)
     # Tables are tied within 1e-14 as in scipy, and within what the two logarithms can be off by.
-    reach = np.minimum(b, c)
-    delta = np.abs(a * d - b * c) / np.maximum(a + b + c + d, 1)
+    delta = np.abs(low.a * low.d - low.b * low.c) / np.maximum(sum(low), 1)
     limit = seen + 1e-14 + 8.0 * EPSILON * (4.0 + delta)
-    shift = np.maximum(top - a, 0)
-    tied = log_probability(a + shift, b - shift, c - shift, d + shift) <= limit
-    near, far = shift.copy(), reach + 1  # the first is likelier than the table seen, the second is not
-    near[tied] = far[tied] - 1
+    to_mode = np.maximum(mode(low) - low.a, 0)
+    tied = log_probability(low.moved(to_mode)) <= limit
+    # In steps from a: at `near` a table is likelier than the one seen, at `far` it is not.
+    far = np.minimum(low.b, low.c) + 1
+    near = np.where(tied, far - 1, to_mode)
     while np.any(far - near > 1):
         middle = (near + far) // 2
-        likelier = log_probability(a + middle, b - middle, c - middle, d + middle) > limit
+        likelier = log_probability(low.moved(middle)) > limit
         near, far = np.where(likelier, middle, near), np.where(likelier, far, middle)
-    other = _outer_tail(a + far, b - far, c - far, d + far)
-    total = np.logaddexp(log_lower_tail(a, b, c, d), other)
+    total = np.logaddexp(log_lower_tail(low), _outer_tail(low.moved(far)))
     return np.where(tied, 0.0, np.minimum(total, 0.0))
 
 
-def in_chunks(tail: Callable[[Ints, Ints, Ints, Ints], Floats], cells: Cells) -> Floats:
+def in_chunks(tail: Callable[[Cells], Floats], cells: Cells) -> Floats:
     """Apply a tail to flat arrays of cells, a bounded number at a time."""
-    size = cells[0].size
-    parts = [tail(*(x[start : start + CHUNK] for x in cells)) for start in range(0, size, CHUNK)]
-    return np.concatenate(parts)
+    starts = range(0, cells.a.size, CHUNK)
+    return np.concatenate([tail(cells.part(slice(start, start + CHUNK))) for start in starts])

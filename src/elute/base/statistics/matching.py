@@ -66,7 +66,7 @@ def _indices(given: ArrayLike, n_rows: int, where: str) -> Ints:
     return array.astype(np.int64)
 
 
-def _short_strata(chosen: Ints, others: Ints, cells: Ints, kinds: Ints) -> tuple[ShortStratum, ...]:
+def _short_strata(chosen: Ints, others: Ints, *, cells: Ints, kinds: Ints) -> tuple[ShortStratum, ...]:
     wanted = np.bincount(cells[chosen], minlength=len(kinds))
     offered = np.bincount(cells[others], minlength=len(kinds))
     return tuple(
@@ -75,7 +75,7 @@ def _short_strata(chosen: Ints, others: Ints, cells: Ints, kinds: Ints) -> tuple
     )
 
 
-def _from_strata(chosen: Ints, pool: Ints, cells: Ints, draws: Ints, rng: np.random.Generator) -> None:
+def _from_strata(chosen: Ints, pool: Ints, draws: Ints, *, cells: Ints, rng: np.random.Generator) -> None:
     """Fill the draws cell by cell, leaving at −1 the items of cells that the pool cannot serve."""
     for cell in np.unique(cells[chosen]).tolist():
         wanted = np.flatnonzero(cells[chosen] == cell)
@@ -88,7 +88,7 @@ def _from_strata(chosen: Ints, pool: Ints, cells: Ints, draws: Ints, rng: np.ran
 
 
 def _from_nearest(
-    places: Ints, scores: tuple[Floats, Floats], pool: Ints, draws: Ints, neighbours: int, rng: np.random.Generator
+    places: Ints, pool: Ints, draws: Ints, *, scores: tuple[Floats, Floats], neighbours: int, rng: np.random.Generator
 ) -> None:
     """Fill the columns `places` of the draws from the nearest rows that each draw has left."""
     wanted, offered = scores
@@ -152,7 +152,7 @@ def matched_controls(
     short: tuple[ShortStratum, ...] = ()
     if method == "bins":
         kinds, cells = np.unique(np.floor(scores * n_bins).astype(np.int64), axis=0, return_inverse=True)
-        short = _short_strata(chosen, others, cells.reshape(-1), kinds)
+        short = _short_strata(chosen, others, cells=cells.reshape(-1), kinds=kinds)
     if short and too_few == "refuse":
         first = short[0]
         raise DataError(
@@ -162,9 +162,10 @@ def matched_controls(
             remedy="Use fewer n_bins, or too_few='fill'.",
         )
     if method == "bins":
-        _from_strata(chosen, drawn_from, cells.reshape(-1), draws, rng)
+        _from_strata(chosen, drawn_from, draws, cells=cells.reshape(-1), rng=rng)
     places = np.flatnonzero(draws[0] < 0)
     if places.size:
-        _from_nearest(places, (scores[chosen[places]], scores[drawn_from]), drawn_from, draws, neighbours, rng)
+        near = (scores[chosen[places]], scores[drawn_from])
+        _from_nearest(places, drawn_from, draws, scores=near, neighbours=neighbours, rng=rng)
     imbalance = scores[chosen].mean(axis=0) - scores[draws].mean(axis=(0, 1))
     return MatchedControls(draws, short, imbalance)

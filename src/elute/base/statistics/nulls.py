@@ -78,7 +78,7 @@ def _quantiles(ordered: Floats, shares: Floats) -> Floats:
     return ordered[below, columns] + (place - below) * (ordered[above, columns] - ordered[below, columns])
 
 
-def _bca_shares(replicates: Floats, estimate: Floats, left_out: Floats, tail: float) -> tuple[Floats, Floats]:
+def _bca_shares(replicates: Floats, estimate: Floats, *, left_out: Floats, tail: float) -> tuple[Floats, Floats]:
     """Return the shares of the replicates between which the BCa interval lies."""
     n = len(replicates)
     below = (replicates < estimate).sum(axis=0) + 0.5 * (replicates == estimate).sum(axis=0)
@@ -123,7 +123,7 @@ def bootstrap_groups(
         every = range(n)
         kept = [statistic(np.concatenate([members[g] for g in every if g != out])) for out in every]
         left_out = np.stack([_statistic(x, f"{where}(statistic)", estimate.size) for x in kept])
-        shares = _bca_shares(replicates, estimate, left_out, tail)
+        shares = _bca_shares(replicates, estimate, left_out=left_out, tail=tail)
     else:
         shares = (np.full(estimate.size, tail), np.full(estimate.size, 1.0 - tail))
     low, high = _quantiles(ordered, shares[0]), _quantiles(ordered, shares[1])
@@ -149,7 +149,7 @@ def permuted_labels(
             where=f"{where}(labels)",
             remedy="Compare between groups with between_groups instead.",
         )
-    return _shuffled(held, codes, n_permutations, rng)
+    return _shuffled(held, codes, times=n_permutations, rng=rng)
 
 
 def _as_array(labels: Iterable[Any]) -> Labels:
@@ -162,7 +162,7 @@ def _as_array(labels: Iterable[Any]) -> Labels:
     return array
 
 
-def _shuffled(labels: Labels, codes: Ints, times: int, rng: np.random.Generator) -> Iterator[Labels]:
+def _shuffled(labels: Labels, codes: Ints, *, times: int, rng: np.random.Generator) -> Iterator[Labels]:
     home = np.argsort(codes, kind="stable")
     for _ in range(times):
         shuffled = labels.copy()
@@ -185,10 +185,10 @@ def empirical_p(observed: ArrayLike, null: ArrayLike, *, alternative: Alternativ
         )
     above = (draws >= seen).sum(axis=0).astype(np.float64)
     below = (draws <= seen).sum(axis=0).astype(np.float64)
-    return _plus_one(above, below, len(draws), alternative)
+    return _plus_one(above, below, n=len(draws), alternative=alternative)
 
 
-def _plus_one(above: Floats, below: Floats, n: int, alternative: Alternative) -> Floats:
+def _plus_one(above: Floats, below: Floats, *, n: int, alternative: Alternative) -> Floats:
     count = {"greater": above, "less": below}.get(alternative, np.minimum(above, below))
     sides = 2.0 if alternative == "two-sided" else 1.0
     return np.minimum(sides * (1.0 + count) / (1.0 + n), 1.0)
@@ -221,5 +221,5 @@ def permutation_test(
         mean = mean + step / i
         squares = squares + step * (null - mean)
     sd = np.sqrt(squares / max(n_permutations - 1, 1))
-    p = _plus_one(above, below, n_permutations, alternative)
+    p = _plus_one(above, below, n=n_permutations, alternative=alternative)
     return PermutationTest(seen, p, mean, sd, n_permutations)

@@ -133,10 +133,11 @@ def _join(greater: Floats, less: Floats, alternative: Alternative) -> Floats:
     return greater if alternative == "greater" else less
 
 
-def _log_p(u: Floats, summary: _Summary, inside: Ints, n: int, alternative: Alternative, method: Method) -> Floats:
+def _log_p(u: Floats, summary: _Summary, mask: Bools, *, alternative: Alternative, method: Method) -> Floats:
+    n, inside = len(mask), mask.sum(axis=0)
     product = (inside * (n - inside)).astype(np.float64)[:, None]
     variance = product / 12.0 * ((n + 1.0) - summary.ties / max(n * (n - 1.0), 1.0))
-    flat = np.broadcast_to(summary.ties >= n * (n * n - 1.0), u.shape)
+    flat = np.broadcast_to(summary.ties >= n * (n * n - 1.0) * (1.0 - 1e-13), u.shape)
     sd = np.sqrt(np.where(flat, 1.0, variance))
     above = special.log_ndtr((product / 2.0 + 0.5 - u) / sd)
     below = special.log_ndtr((u + 0.5 - product / 2.0) / sd)
@@ -172,15 +173,14 @@ def _log_p(u: Floats, summary: _Summary, inside: Ints, n: int, alternative: Alte
     return log_p
 
 
-def _finish(parts: list[_Summary], mask: Bools, alternative: Alternative, method: Method, flat: bool) -> RankSum:
+def _finish(parts: list[_Summary], mask: Bools, *, alternative: Alternative, method: Method, flat: bool) -> RankSum:
     names = ("ties", "nonzero_ties", "zeros", "nonnegative")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     summary = _Summary(rank_sums=np.concatenate([part.rank_sums for part in parts], axis=1), **joined)
-    inside = mask.sum(axis=0).astype(np.int64)
-    n = mask.shape[0]
+    n, inside = len(mask), mask.sum(axis=0)
     u = summary.rank_sums - (inside * (inside + 1) / 2.0)[:, None]
     auroc = u / (inside * (n - inside)).astype(np.float64)[:, None]
-    log_p = _log_p(u, summary, inside, n, alternative, method)
+    log_p = _log_p(u, summary, mask, alternative=alternative, method=method)
     if flat:
         u, auroc, log_p = u[0], auroc[0], log_p[0]
     return RankSum(u=u, auroc=auroc, p=np.exp(log_p), log_p=log_p)
@@ -196,7 +196,7 @@ def rank_sum(
     inside = masks(mask, dense.shape[0], "rank_sum(mask)")
     step = max(1, BLOCK // dense.shape[0])
     parts = [_summarise(dense[:, i : i + step], inside) for i in range(0, dense.shape[1], step)]
-    return _finish(parts, inside, alternative, method, np.ndim(mask) == 1)
+    return _finish(parts, inside, alternative=alternative, method=method, flat=np.ndim(mask) == 1)
 
 
 def _stored(columns: Columns) -> tuple[Floats, Ints, Ints, int]:
@@ -255,4 +255,6 @@ def rank_sum_sparse(
     choice(alternative, ALTERNATIVES, "rank_sum_sparse(alternative)")
     choice(method, METHODS, "rank_sum_sparse(method)")
     inside = masks(mask, columns.shape[0], "rank_sum_sparse(mask)")
-    return _finish([_summarise_sparse(columns, inside)], inside, alternative, method, np.ndim(mask) == 1)
+    return _finish(
+        [_summarise_sparse(columns, inside)], inside, alternative=alternative, method=method, flat=np.ndim(mask) == 1
+    )

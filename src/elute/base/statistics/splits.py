@@ -28,7 +28,7 @@ PLACEMENTS = 10_000  # over all orders: what keeps a hundred thousand groups to 
 
 
 def _row_counts(
-    groups: Iterable[Any], labels: Iterable[Any] | None, where: str, sizes: Iterable[int] | None = None
+    groups: Iterable[Any], labels: Iterable[Any] | None, where: str, *, sizes: Iterable[int] | None = None
 ) -> tuple[list[Hashable], Any]:
     """Return the groups, and how many rows each has: of any label, then of each one."""
     names, codes = group_codes(groups, f"{where}(groups)")
@@ -40,18 +40,18 @@ def _row_counts(
         rows.append(codes)
         n_kinds += len(kinds)
     at = (np.concatenate(rows), np.concatenate(columns))
-    ones = np.ones(len(codes)) if sizes is None else positive_sizes(sizes, len(codes), f"{where}(sizes)")
+    ones = np.ones(len(codes)) if sizes is None else _positive_sizes(sizes, len(codes), f"{where}(sizes)")
     counts = sparse.csr_array((np.tile(ones, len(columns)), at), shape=(len(names), n_kinds))
     counts.sum_duplicates()
     return names, counts
 
 
-def positive_sizes(sizes: Iterable[int], n: int, where: str) -> Floats:
+def _positive_sizes(sizes: Iterable[int], n: int, where: str) -> Floats:
     """Return how many rows each given row stands for."""
     given = np.asarray(list(sizes), dtype=np.float64)
-    if given.shape != (n,) or not np.all(given >= 1):
+    if given.shape != (n,) or not np.all(np.isfinite(given) & (given >= 1)):
         raise DataError(
-            "must be one number of 1 or more a row", where=where, remedy="Leave out rows that stand for none."
+            "is not one number of 1 or more a row", where=where, remedy="Leave out rows that stand for none."
         )
     return given
 
@@ -111,7 +111,7 @@ def draw_splits(
     where = "draw_splits"
     shares = _fractions(fractions, f"{where}(fractions)")
     rng = generator(seed, where)
-    names, counts = _row_counts(groups, labels, where, sizes)
+    names, counts = _row_counts(groups, labels, where, sizes=sizes)
     if len(names) < len(shares):
         raise DataError(
             f"{len(names)} groups cannot fill {len(shares)} splits",

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elute.base.errors import DamagedError, DataError, MissingError
-from elute.store.parts import Part, join_arrays, native, reading, recut
+from elute.store.imports.parts import Part, join_arrays, native, reading, recut
 
 if TYPE_CHECKING:
-    from elute.store.parts import Array
+    from elute.store.imports.parts import Array
 
 _CACHE = 64 << 20  # a chunk that two pieces share is unpacked once
 _PLAIN_CODECS = {

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from elute.base.errors import DataError, EluteError
-from elute.store.imports import open_source
-from elute.store.samples import read_metadata
+from elute.store.imports.samples import read_metadata
+from elute.store.imports.source import open_source
 
 X = np.arange(4000, dtype=np.float32).reshape(1000, 4)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from elute.base.errors import DamagedError, DataError
-from elute.store.arrayfiles import read_npy, read_npz, read_pt, read_safetensors
-from elute.store.h5ad import read_h5ad, read_hdf5, read_zarr
-from elute.store.parquet import read_parquet
-from elute.store.parts import AGAIN, Contents, reading
+from elute.store.imports.arrayfiles import read_npy, read_npz, read_pt, read_safetensors
+from elute.store.imports.h5ad import read_h5ad, read_hdf5, read_zarr
+from elute.store.imports.parquet import read_parquet
+from elute.store.imports.parts import AGAIN, Contents, reading
 
 # A suffix, what such a file holds inside, and its reader; columns that are wanted as metadata matter to Parquet alone.
 _READERS: dict[str, tuple[str, Callable[[Path], Contents]]] = {
@@ -28,7 +28,6 @@ _READERS: dict[str, tuple[str, Callable[[Path], Contents]]] = {
 }
 _MAGIC = {b"\x93NUMPY": "a NumPy array", b"\x89HDF\r\n\x1a\n": "HDF5", b"PAR1": "Parquet"}
 _ZARR = ("zarr.json", ".zgroup", ".zarray")
-SUFFIXES = tuple(_READERS)
 
 
 def read_contents(path: Path, metadata: Iterable[str] = ()) -> Contents:
@@ -80,7 +79,7 @@ def _inside(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, ValueError, RuntimeError):
         return None
     if any(name.endswith("data.pkl") for name in names):
         return "a PyTorch file"

@@ -12,12 +12,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 from elute.base.errors import DamagedError, DataError
 from elute.base.tensors import as_tensor, load_npy, load_tensors, safetensors_header
-from elute.store.parts import AGAIN, NUMBERS, Contents, Part, as_column, in_memory, native, reading
+from elute.store.imports.parts import AGAIN, NUMBERS, Contents, Part, as_column, in_memory, native, reading
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from elute.store.parts import Array
+    from elute.store.imports.parts import Array
 
 _SAFETENSORS = {
     **dict(zip(("F64", "F32", "F16", "BF16", "BOOL"), ("<f8", "<f4", "<f2", "<i2", "?"), strict=True)),

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elute.base.errors import DamagedError, DataError
-from elute.store.parts import AGAIN, Column, Contents, Part, as_column, reading, series
-from elute.store.trees import Tree, array_part, attribute, hdf5, is_array, values, zarr_tree
+from elute.store.imports.parts import AGAIN, Column, Contents, Part, as_column, reading, series
+from elute.store.imports.trees import Tree, array_part, attribute, hdf5, is_array, values, zarr_tree
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from elute.store.parts import Array
+    from elute.store.imports.parts import Array
 
 _ROWS_OF_CELLS = ("layers", "obsm", "raw")
 _BY_COLUMN = ("is sparse by columns (CSC), so a row is spread over the whole file", "Save it as CSR: adata.X.tocsr().")

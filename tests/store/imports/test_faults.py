@@ -21,7 +21,7 @@ import zarr
 from safetensors.torch import save_file
 
 from elute.base.errors import ConfigError, DamagedError, DataError, EluteError, MissingError
-from elute.store.imports import open_source
+from elute.store.imports.source import open_source
 
 X = np.arange(4000, dtype=np.float32).reshape(1000, 4)
 AGAIN = "Write it anew, or restore it from a copy."

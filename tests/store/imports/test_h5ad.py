@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from elute.base.errors import ConfigError, DamagedError, DataError
-from elute.store.imports import ArraySource, open_source
+from elute.store.imports.source import ArraySource, open_source
 
 CELLS, GENES = 31, 12
 FORMS = ("h5ad", "zarr 2", "zarr 3")

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elute.base.errors import ConfigError, DataError, near
-from elute.store import samples
-from elute.store.kinds import read_contents
-from elute.store.parts import NUMBERS, Column, Contents, Part, Read, T, join_arrays, recut
+from elute.store.imports import samples
+from elute.store.imports.kinds import read_contents
+from elute.store.imports.parts import NUMBERS, Column, Contents, Part, Read, T, join_arrays, recut
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from elute.store.parts import Array
+    from elute.store.imports.parts import Array
 
 DEFAULT_SITE = "activations"
 _BYTES = {"bfloat16": 2}
@@ -84,7 +84,7 @@ def open_source(
     if metadata is not None:
         own = sample_id if sample_id is not None and sample_id in known else contents.index if not sample_id else None
         ids = None if own is None else _whole(_column(known, own, (n_samples, path)))
-        table = samples.aligned(metadata, n_samples, ids, path)
+        table = samples.aligned(metadata, n_samples, ids=ids, where=path)
         known |= {name: _in_frame(table, name) for name in table.columns}
         given = {"sample_id", sample_id, *(["group"] if group is not None else [])}
         columns = list(dict.fromkeys((*columns, *(name for name in table.columns if name not in given))))
@@ -103,8 +103,10 @@ def open_source(
         n_rows=n_samples * (tokens or 1),
         columns={name: column.dtype for name, column in known.items()},
         row_bytes=sum(part.shape[-1] * _item_bytes(part.dtype) for part in chosen.values()),
-        arrays={names[key]: _by_token(part.read, tokens, _flat, join_arrays) for key, part in chosen.items()},
-        frames=_by_token(frames, tokens, lambda frame: _repeated(frame, tokens), _stack),
+        arrays={
+            names[key]: _by_token(part.read, tokens, spread=_flat, join=join_arrays) for key, part in chosen.items()
+        },
+        frames=_by_token(frames, tokens, spread=lambda frame: _repeated(frame, tokens), join=_stack),
     )
 
 
@@ -253,7 +255,7 @@ def _whole(column: Column) -> pl.Series:
     return samples.as_text(pl.concat(list(column.read(0, max(1, column.length)))))
 
 
-def _by_token(read: Read[T], tokens: int, spread: Callable[[T], T], join: Callable[[list[T]], T]) -> Read[T]:
+def _by_token(read: Read[T], tokens: int, *, spread: Callable[[T], T], join: Callable[[list[T]], T]) -> Read[T]:
     """Read rows of samples as rows of tokens."""
     if not tokens:
         return read

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elute.base.errors import DataError
+from elute.store.imports.kinds import check_file
+from elute.store.imports.parts import polars_reading
 from elute.store.keys import SeenHashes, hash_keys
-from elute.store.kinds import check_file
 from elute.store.layout import COLUMNS
-from elute.store.parts import polars_reading
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from elute.store.parts import Read
+    from elute.store.imports.parts import Read
 
 CHECKED = ("group", *(name for name, (_, is_key) in COLUMNS.items() if is_key))
 _KINDS = {
@@ -73,7 +73,7 @@ def _typed(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(typed(column) for column in frame.get_columns())
 
 
-def aligned(frame: pl.DataFrame, samples: int, ids: pl.Series | None, where: Path) -> pl.DataFrame:
+def aligned(frame: pl.DataFrame, samples: int, *, ids: pl.Series | None, where: Path) -> pl.DataFrame:
     """Bring a table into the order of the file: by the file's ids where both have them, else as it stands."""
     import polars as pl
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elute.base.errors import DataError
-from elute.store.parts import NUMBERS, Column, Contents, Part, polars_reading, recut
+from elute.store.imports.parts import NUMBERS, Column, Contents, Part, polars_reading, recut
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from elute.store.parts import Array
+    from elute.store.imports.parts import Array
 
 
 def read_parquet(path: Path, metadata: frozenset[str] = frozenset()) -> Contents:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from elute.store.imports import ArraySource, open_source
+from elute.store.imports.source import ArraySource, open_source
 
 
 def as_float(array: Any) -> np.ndarray:
