@@ -4,7 +4,7 @@ Four folders are open: add one file that binds the door's name at top level, and
 loaded on demand. An installed package adds to them through an entry-point group of the same name.
 
     door             folder                        a file binds    which is
-    models           elute/models/                 MODEL           a function(**settings) -> Model
+    models           elute/models/                 MODEL           a function(**settings) -> Model, with an example()
     dictionaries     elute/dictionaries/           DICTIONARY      a sparsity function or a loss
     sources          elute/validation/sources/     SOURCE          a Source
     pages            elute/reports/pages/          PAGE            a Page
@@ -12,7 +12,8 @@ loaded on demand. An installed package adds to them through an entry-point group
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeVar
@@ -78,6 +79,10 @@ class Model(Protocol):
     ) -> Iterator[tuple[Any, pl.DataFrame]]: ...  # one metadata row a kept row
     def keep(self, batch: Any) -> Tensor | None: ...  # True where a position is a row: padding is dropped
     def __call__(self, batch: Any) -> Any: ...
+    def capture(self, batch: Any, sites: Sequence[str] | None = None) -> Rows: ...
+    def patch(
+        self, edits: Mapping[str, Edit], *, metadata: pl.DataFrame | None = None
+    ) -> AbstractContextManager[None]: ...
 
 
 B_contra = TypeVar("B_contra", contravariant=True)

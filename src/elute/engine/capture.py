@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -41,16 +41,8 @@ class CaptureConfig(Section):
     """Write the store anew, whatever lies there."""
 
 
-class CapturableModel(Model, Protocol):
-    """A model that can also be read, as every model behind the `models` door can."""
-
-    def capture(self, batch: Any, sites: Sequence[str] | None = None) -> Rows:
-        """Return the rows of each site."""
-        ...
-
-
 def capture_to_store(
-    model: CapturableModel,
+    model: Model,
     data: Any,
     folder: Path | str,
     *,

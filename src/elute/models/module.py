@@ -206,6 +206,15 @@ class TorchModel:
 MODEL = TorchModel
 
 
+def example() -> tuple[TorchModel, Any]:
+    """Return a small model and data for it, with which the contract is tested."""
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    for weight in net.parameters():
+        weight.data.normal_(generator=generator)
+    return TorchModel(net, {"hidden": "1", "into": Site("2", "input")}), [torch.randn(5, 4, generator=generator)] * 2
+
+
 @contextmanager
 def _one_kernel() -> Iterator[None]:
     """Run transformers by the same kernels with and without hooks, so that a patch alone makes a difference."""

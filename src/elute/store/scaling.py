@@ -134,6 +134,8 @@ def measure(folder: Path, config: StatsConfig) -> Artifact:
     widest = max(store.sites.values())
     if config.rank is not None and config.rank > min(store.sites.values()):
         raise ConfigError(f"rank {config.rank} is more than the width of a site ({min(store.sites.values())})")
+    if not store.complete:
+        console.warn(f"{store.folder} is unfinished: only the rows that are there are measured")
     if where.rows < 2:
         raise DataError(f"{where.rows} row is too few to measure a spread", where=store.folder)
     kind = Covariance if config.method == "pca" else Moments

@@ -21,14 +21,14 @@ from elute.base.statistics.corrections import (
 p_values = hnp.arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1, allow_subnormal=False))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(p_values)
 def test_equals_scipy(p):
     np.testing.assert_allclose(benjamini_hochberg(p), stats.false_discovery_control(p), rtol=1e-12)
     np.testing.assert_allclose(benjamini_yekutieli(p), stats.false_discovery_control(p, method="by"), rtol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(p_values, st.integers(0, 50))
 def test_tests_not_shown_count_with_p_1(p, hidden):
     padded = np.append(p, np.ones(hidden))

@@ -62,14 +62,14 @@ def by_fractions(table, side):
 counts = st.integers(0, 40)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.tuples(st.tuples(counts, counts), st.tuples(counts, counts)), st.sampled_from(SIDES))
 def test_equals_whole_number_sums(table, side):
     expected = by_fractions(table, side)
     assert fisher_exact(table, alternative=side).p == pytest.approx(float(expected), rel=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(counts, min_size=4, max_size=4))
 def test_turning_the_table_round_changes_nothing(cells):
     table = np.array(cells).reshape(2, 2)

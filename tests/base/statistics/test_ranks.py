@@ -56,7 +56,7 @@ def test_constant_columns_say_nothing():
     assert silent.p.tolist() == [1.0, 1.0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     hnp.arrays(
         np.float64,
@@ -87,7 +87,7 @@ def test_stored_zeros_are_zeros():
     np.testing.assert_array_equal(rank_sum_sparse(stored, mask).p, rank_sum(stored.toarray(), mask).p)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(hnp.arrays(np.float64, (12, 2), elements=st.integers(-3, 3)), st.integers(1, 11))
 def test_the_sides_mirror_each_other(values, inside):
     mask = np.arange(12) < inside

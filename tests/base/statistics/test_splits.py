@@ -19,7 +19,7 @@ def row_shares(groups, held):
     return {split: n / len(groups) for split, n in counts.items()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 12), st.sampled_from("abc")), min_size=1, max_size=60),
     st.dictionaries(st.sampled_from(["train", "validation", "test"]), st.integers(0, 8), min_size=1),
@@ -122,7 +122,7 @@ def test_many_groups_take_seconds_and_follow_the_fractions_closely():
     assert shares["train"] == pytest.approx(0.8, abs=0.001)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=60), st.integers(2, 6), st.integers(0, 3))
 def test_folds_part_the_groups(groups, n_folds, seed):
     names = set(groups)
