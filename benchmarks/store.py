@@ -93,7 +93,6 @@ def read_shuffled(folder: Path) -> int:
 
 
 def write_plain(folder: Path, gb: float) -> int:
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     block = os.urandom(64 << 20)
     count = int(gb * 1e9) // len(block)
@@ -111,7 +110,6 @@ def write_store(folder: Path, gb: float) -> int:
 
     from elute.store.writer import StoreWriter
 
-    shutil.rmtree(folder, ignore_errors=True)
     rows = int(gb * 1e9) // (WIDTH * 4)
     x = torch.randn(BATCH, WIDTH)
     with StoreWriter(folder, sites={"a": WIDTH}) as writer:
@@ -124,7 +122,7 @@ def write_store(folder: Path, gb: float) -> int:
     return rows * WIDTH * 4
 
 
-def alternate(pairs: dict[str, Callable[[], int]], before: Callable[[], None] | None = None) -> dict[str, float]:
+def alternate(pairs: dict[str, Callable[[], int]], before: Callable[[], object] | None = None) -> dict[str, float]:
     """Median rate of each, measured in turn."""
     rates: dict[str, list[float]] = {name: [] for name in pairs}
     for _ in range(ROUNDS):
@@ -159,10 +157,14 @@ def main() -> None:
     root = Path(tempfile.mkdtemp(dir=given.folder or Path.cwd(), prefix=".bench-"))
     try:
         store, plain = root / "store", root / "plain"
+        write_store(root / "warm-up", 0.1)
         result: dict[str, object] = {"gb": given.gb, "width": WIDTH}
         writing = {"sequential": lambda: write_plain(plain, given.gb), "store": lambda: write_store(store, given.gb)}
-        result["write_GB_s"] = alternate(writing)
-        shutil.rmtree(plain)
+        result["write_GB_s"] = alternate(
+            writing, before=lambda: [shutil.rmtree(f, ignore_errors=True) for f in (store, plain)]
+        )
+        shutil.rmtree(store, ignore_errors=True)
+        write_store(store, given.gb)
         reading = {"sequential": lambda: read_plain(store), "shuffled": lambda: read_shuffled(store)}
         result["read_cold_GB_s"] = alternate(reading, before=lambda: drop(store))
         read_plain(store)

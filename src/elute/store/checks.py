@@ -116,7 +116,7 @@ def bad_rows(by_site: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
     """Mark rows with NaN or Inf; nothing if there are none, which one sum a site tells."""
     import torch
 
-    if all(bool(torch.isfinite(x.sum(dtype=torch.float64))) for x in by_site.values()):
+    if all(bool(torch.isfinite(x.sum(dtype=torch.float32))) for x in by_site.values()):
         return None
     finite = torch.stack([torch.isfinite(x).all(1) for x in by_site.values()]).all(0)
     return None if bool(finite.all()) else ~finite

@@ -48,9 +48,9 @@ class ShuffleConfig(Section):
     """The order's seed."""
     buffer_mb: int = Field(256, ge=1)
     """Memory of one window in MB; two are held at a time."""
-    block_kb: int = Field(1024, ge=4)
+    block_kb: int = Field(2048, ge=4)
     """Length of one read in kB, over all sites."""
-    workers: int = Field(2, ge=1, le=64)
+    workers: int = Field(4, ge=1, le=64)
     """Reading threads; the order does not depend on them."""
     drop_last: bool = False
     """Leave out the last batch of an epoch when it is not full."""
