@@ -21,9 +21,9 @@ from elute.base.files import write_atomically
 
 
 class Section(BaseModel):
-    """The settings of one stage: frozen, and closed to names it does not know."""
+    """The settings of one stage: frozen, closed to names it does not know, and without NaN, which no record holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 S = TypeVar("S", bound=Section)
@@ -34,6 +34,7 @@ _BAD_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError,
 # Values in messages are cut: a few aliases of aliases in a YAML file stand for gigabytes of text.
 _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = 120
+_shown.maxlevel = 3
 
 
 def resolve(
@@ -113,7 +114,9 @@ class _OnceLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
-        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if not isinstance(node, yaml.MappingNode):  # `!!map text` comes this way
+            return super().construct_mapping(node, deep)
+        for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(

@@ -164,7 +164,7 @@ def load_npy(path: Path) -> np.ndarray[Any, Any]:
     try:
         # Not numpy.load, which opens a zip or a bare pickle by what it begins with, whatever its name.
         with _readable(path), np.errstate(over="raise"):
-            return np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-any-return]
+            return np.lib.format.open_memmap(path, mode="r")
     except (
         ValueError,
         EOFError,
