@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from elute.base import device, run
 from elute.base.run import Artifact
@@ -49,7 +51,7 @@ def examine() -> Artifact:
         extras[name] = {
             "usable": not missing,
             "for": WHAT_FOR.get(name, ""),
-            "type": f'pip install "elute[{name}]"  (missing: {", ".join(missing)})' if missing else "",
+            "type": f"{how_to_install(name)}  (missing: {', '.join(missing)})" if missing else "",
         }
     summary: dict[str, Any] = {
         "versions": run.versions(),
@@ -60,11 +62,24 @@ def examine() -> Artifact:
     return Artifact("doctor", Path(), summary)
 
 
+def how_to_install(extra: str) -> str:
+    """What to type for an extra: from the folder that elute was installed from, if it was one, else from the index."""
+    try:
+        origin = json.loads(distribution("elute").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        origin = {}
+    folder = unquote(urlsplit(origin.get("url", "")).path) if "dir_info" in origin else ""
+    if not folder:
+        return f'pip install "elute[{extra}]"'
+    where = "." if Path(folder).resolve() == Path.cwd() else folder
+    return f'pip install -e "{where}[{extra}]"'
+
+
 def _extras() -> dict[str, list[str]]:
     """Packages that each extra asks for, as the installed package declares them."""
     found: dict[str, list[str]] = {}
     for line in _declared():
-        match = re.match(r"([\w.-]+)[^;]*;\s*extra\s*==\s*[\"']([\w-]+)[\"']", line)
+        match = re.match(r"([\w.-]+)[^;]*;.*\bextra\s*==\s*[\"']([\w-]+)[\"']", line)
         if match and match[2] != "all":
             found.setdefault(match[2], []).append(match[1])
     return {name: found.get(name, []) for name in WHAT_FOR}

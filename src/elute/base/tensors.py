@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 from elute.base.errors import DamagedError, DataError
 from elute.base.files import write_atomically
 
-_PIECE = 8 << 20
-
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+_PIECE = 8 << 20
+
+# What the readers of other libraries let through for a damaged file; a RecursionError is a RuntimeError.
+_UNREADABLE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
 
 
 def write_safetensors(
@@ -142,6 +145,7 @@ def _readable(path: Path) -> Iterator[None]:
 def load_tensors(path: Path) -> Any:
     """Read a `.pt` file of tensors; anything in it that would run code is refused."""
     import pickle  # noqa: TID251  # for the name of its error alone
+    import struct
 
     import torch
 
@@ -150,8 +154,8 @@ def load_tensors(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251
     except pickle.UnpicklingError:
         reason = "holds Python objects besides tensors, which would run code when read"
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError):
-        reason = "is not a whole PyTorch file"
+    except (*_UNREADABLE, OSError, AssertionError, struct.error):
+        reason = "is not a whole PyTorch file, or was written before PyTorch 1.6"
     raise DamagedError(reason, where=path, remedy="Save it again as tensors alone: torch.save(tensor, path).")
 
 
@@ -165,15 +169,7 @@ def load_npy(path: Path) -> np.ndarray[Any, Any]:
         # Not numpy.load, which opens a zip or a bare pickle by what it begins with, whatever its name.
         with _readable(path), np.errstate(over="raise"):
             return np.lib.format.open_memmap(path, mode="r")
-    except (
-        ValueError,
-        EOFError,
-        TypeError,
-        ArithmeticError,
-        SyntaxError,
-        RecursionError,
-        tokenize.TokenError,
-    ) as error:
+    except (*_UNREADABLE, SyntaxError, tokenize.TokenError) as error:
         text = (str(error).splitlines() or [""])[0]  # further lines advise to trust the file
         objects = "Python objects in dtype" in text
         what = "holds Python objects, which would run code when read"

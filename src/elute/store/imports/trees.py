@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elute.base.doctor import how_to_install
 from elute.base.errors import DamagedError, DataError, MissingError
 from elute.store.imports.parts import Part, join_arrays, native, reading, recut
 
@@ -103,7 +104,7 @@ def _zarr() -> Any:
     try:
         import zarr
     except ImportError:
-        raise MissingError("zarr is not installed", remedy='Type: pip install "elute[arrays]"') from None
+        raise MissingError("zarr is not installed", remedy=f"Type: {how_to_install('arrays')}") from None
     return zarr
 
 
