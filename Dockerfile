@@ -5,9 +5,10 @@ RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf 
 WORKDIR /elute
 COPY pyproject.toml constraints.txt README.md LICENSE Makefile ./
 COPY src ./src
-# PyTorch's CPU build; for CUDA leave the index out.
+# PyTorch first. Set TORCH_INDEX to the index of its CPU builds for a smaller image without CUDA.
+ARG TORCH_INDEX=
 RUN python -m venv .venv \
-    && .venv/bin/pip install --no-cache-dir --constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
+    && .venv/bin/pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0 \
     && .venv/bin/pip install --no-cache-dir --constraint constraints.txt .
 ENV PATH=/elute/.venv/bin:$PATH
 ENTRYPOINT ["elute"]

@@ -22,11 +22,11 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(kind: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_shell_lines_of_the_readme(elute: Elute, tmp_path: Path) -> None:
+def test_the_shell_lines_of_the_readme_and_the_python_of_the_guide(elute: Elute, tmp_path: Path) -> None:
     np.save(tmp_path / "embedding.npy", np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32))
     table = {"cell": [f"cell{i}" for i in range(600)], "donor": [f"donor{i // 50}" for i in range(600)]}
     pl.DataFrame(table).write_csv(tmp_path / "samples.csv")
@@ -37,6 +37,12 @@ def test_the_shell_lines_of_the_readme(elute: Elute, tmp_path: Path) -> None:
         assert words[0] == "elute"
         elute(*words[1:])
     assert (tmp_path / "results" / "mine" / "report.html").exists()
+    for page in sorted((ROOT / "docs" / "guide").glob("*.md")):
+        for code in blocks("python", page.read_text()):
+            done = subprocess.run(
+                [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+            )
+            assert done.returncode == 0, f"{page.name}: {done.stderr}"
 
 
 @pytest.mark.parametrize("code", blocks("python"))

@@ -13,7 +13,7 @@ from elute.arrays.look import HeadConfig
 from elute.base.errors import DamagedError
 from elute.base.recipe import Section
 from elute.base.run import Artifact
-from elute.cli.commands import Lazy, LazyGroup, command
+from elute.cli.commands import command
 from elute.store.scaling import StatsConfig
 from elute.store.splitting import SplitConfig
 
@@ -26,28 +26,6 @@ RECIPE: dict[str, type[Section]] = {
 }
 FOLDER = click.Path(path_type=Path, file_okay=False)
 store_argument = click.argument("store", type=FOLDER)
-
-arrays = LazyGroup(
-    "arrays",
-    sections={
-        "Rows in": [
-            Lazy(
-                "import", "elute.cli.arrays:import_", "Turn .npy, .npz, .pt, .parquet, .h5ad, HDF5, Zarr into a store."
-            ),
-            Lazy("demo", "elute.cli.arrays:demo", "Train a small network, capture it, and look at the rows."),
-        ],
-        "Rows checked and drawn": [
-            Lazy("verify", "elute.cli.arrays:verify", "Read every byte of a store and say which shard is bad."),
-            Lazy("split", "elute.cli.arrays:split", "Draw train, validation and test by donor, patient or site."),
-            Lazy("stats", "elute.cli.arrays:stats", "Measure mean and spread, or PCA whitening, from training rows."),
-        ],
-        "Rows shown": [
-            Lazy("head", "elute.cli.arrays:head", "Print what a store holds, and its first rows."),
-            Lazy("report", "elute.cli.arrays:report", "Write a page about a store, to open in a browser."),
-        ],
-    },
-    help="Any array of activations: import, check, split, measure, look.",
-)
 
 
 def _show_import(answer: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""The command line: which groups there are, and how every command answers.
+"""The command line: how every command answers.
 
-Groups are loaded when they are asked for, so that `elute --help` imports nothing heavy. Exit codes: 0; 1 for an
-EluteError, in one line (with `--debug` the traceback too); 2 for a command line that cannot be understood.
+Exit codes: 0; 1 for an EluteError, in one line (with `--debug` its traceback); 2 for a command line that cannot be
+understood; 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -12,18 +12,8 @@ from collections.abc import Sequence
 
 import click
 
-from elute.cli.commands import Face, Lazy, LazyGroup
-
-GROUPS = {
-    "Start here": [
-        Lazy("demo", "elute.cli.general:demo", "See what elute does, on something small, in a minute."),
-        Lazy("doctor", "elute.cli.general:doctor", "Say which extras, device and keys are usable, and what to type."),
-        Lazy("completion", "elute.cli.general:completion", "Print the script that completes commands in a shell."),
-    ],
-    "If you have arrays of activations": [
-        Lazy("arrays", "elute.cli.arrays:arrays", "Import, check, split and measure any array of activations."),
-    ],
-}
+from elute.cli.commands import Face, LazyGroup
+from elute.cli.menu import GROUPS
 
 
 @click.command(

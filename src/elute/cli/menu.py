@@ -1,0 +1,38 @@
+"""Every command, by what a person has. This table is all that a help page of groups needs; commands load on demand."""
+
+from __future__ import annotations
+
+from elute.cli.commands import Lazy, LazyGroup
+
+arrays = LazyGroup(
+    "arrays",
+    sections={
+        "Rows in": [
+            Lazy(
+                "import", "elute.cli.arrays:import_", "Turn .npy, .npz, .pt, .parquet, .h5ad, HDF5, Zarr into a store."
+            ),
+            Lazy("demo", "elute.cli.arrays:demo", "Train a small network, capture it, and look at the rows."),
+        ],
+        "Rows checked and drawn": [
+            Lazy("verify", "elute.cli.arrays:verify", "Read every byte of a store and say which shard is bad."),
+            Lazy("split", "elute.cli.arrays:split", "Draw train, validation and test by donor, patient or site."),
+            Lazy("stats", "elute.cli.arrays:stats", "Measure mean and spread, or PCA whitening, from training rows."),
+        ],
+        "Rows shown": [
+            Lazy("head", "elute.cli.arrays:head", "Print what a store holds, and its first rows."),
+            Lazy("report", "elute.cli.arrays:report", "Write a page about a store, to open in a browser."),
+        ],
+    },
+    help="Any array of activations: import, check, split, measure, look.",
+)
+
+GROUPS = {
+    "Start here": [
+        Lazy("demo", "elute.cli.general:demo", "See what elute does, on something small, in a minute."),
+        Lazy("doctor", "elute.cli.general:doctor", "Say which extras, device and keys are usable, and what to type."),
+        Lazy("completion", "elute.cli.general:completion", "Print the script that completes commands in a shell."),
+    ],
+    "If you have arrays of activations": [
+        Lazy("arrays", "elute.cli.menu:arrays", "Import, check, split and measure any array of activations."),
+    ],
+}
