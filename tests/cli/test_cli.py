@@ -232,3 +232,47 @@ def test_interrupting_says_that_it_goes_on(tmp_path: Path) -> None:
 def test_python_m_elute_is_elute() -> None:
     done = subprocess.run([sys.executable, "-m", "elute", "--version"], capture_output=True, text=True, timeout=60)
     assert done.stdout == "elute 0.1.0\n"
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3, 5])
+def test_an_interrupted_import_goes_on(
+    numbers: Path, tmp_path: Path, calls: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from elute.arrays import importing
+    from elute.store.writer import StoreWriter
+
+    monkeypatch.setattr(importing, "_PIECE_BYTES", 160)  # ten rows
+    words = [
+        "arrays",
+        "import",
+        numbers,
+        "--metadata",
+        tmp_path / "meta.csv",
+        "--sample-id",
+        "cell",
+        "--rows-per-shard",
+        7,
+    ]
+    assert run(*words, "--output", tmp_path / "whole") == 0
+    real, left = StoreWriter.append, [calls]
+
+    def interrupted(self: StoreWriter, *arguments: object) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StoreWriter, "append", interrupted)
+        assert run(*words, "--output", tmp_path / "s") == 130
+    assert run(*words, "--output", tmp_path / "s") == 0
+    err = capsys.readouterr().err
+    assert (f"going on after {calls * 10} of 60 rows" in err) == (calls > 0)
+    files = [
+        {p.name: p.read_bytes() for p in (tmp_path / f).iterdir() if not p.name.startswith(".")} for f in ("whole", "s")
+    ]
+    assert files[0] == files[1]
+
+
+def test_a_head_without_rows(make_store: MakeStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "arrays", "head", make_store(), "--rows", 0)["head"] == []
