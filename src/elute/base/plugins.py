@@ -33,10 +33,12 @@ def load(door: str, name: str) -> Any:
             return getattr(importlib.import_module(files[key]), DOORS[door].binds)
         return entries[key].load()
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "elute":
-            raise
+        package = (error.name or "").split(".")[0]
+        if not package or importlib.util.find_spec(package) is not None:
+            raise  # the package is there, so what asks for a part of it that is not has a fault
         raise MissingError(
-            f"{door[:-1]} {name!r} needs the package {error.name!r}, which is not installed",
+            f"{name!r} needs the package {package!r}, which is not installed",
+            where=door,
             remedy="`elute doctor` says what to type.",
         ) from error
 

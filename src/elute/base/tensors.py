@@ -28,7 +28,7 @@ _UNREADABLE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, 
 def write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray[Any, Any]], *, dtype: str, metadata: Mapping[str, str]
 ) -> tuple[int, str]:
-    """Write contiguous arrays as one safetensors file without copying them; return its size and digest.
+    """Write arrays as one safetensors file, contiguous ones without a copy; return its size and digest.
 
     `dtype` is safetensors' name (F32, F16, BF16): numpy has no bfloat16, so its arrays come as unsigned 16-bit words.
     """
@@ -46,7 +46,10 @@ def write_safetensors(
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     head = len(text).to_bytes(8, "little") + text
-    parts = [np.frombuffer(head, "u1"), *(array.reshape(-1).view("u1") for array in tensors.values())]
+    parts = [
+        np.frombuffer(head, "u1"),
+        *(np.ascontiguousarray(array).reshape(-1).view("u1") for array in tensors.values()),
+    ]
 
     def digest() -> str:
         sha = hashlib.sha256()
