@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elute.base import errors
@@ -87,6 +87,7 @@ def test_no_more_names_than_asked_for() -> None:
     assert near("seed", iter(known), most=2).count("seed") == 2
 
 
+@settings(deadline=None)
 @given(name=st.text(max_size=8), known=st.lists(st.from_regex(r"[a-z]{1,6}", fullmatch=True), max_size=6, unique=True))
 def test_only_names_that_exist_are_suggested(name: str, known: list[str]) -> None:
     said = near(name, known)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elute.base import files
@@ -285,6 +285,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_json_comes_back_as_it_went(value: Any) -> None:
     assert json.loads(as_json(value)) == value
@@ -342,6 +343,7 @@ def test_json_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # Digests
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20), max_size=5))
 def test_digests_of_bytes_are_sha256(parts: list[bytes]) -> None:
     assert digest_bytes(*parts) == hashlib.sha256(b"".join(parts)).hexdigest()

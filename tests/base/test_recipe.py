@@ -77,6 +77,7 @@ def refused(text: str | bytes, folder: Path, *overrides: str) -> str:
 # What wins
 
 
+@settings(deadline=None)
 @given(file=st.none() | st.integers(), override=st.none() | st.integers(), flag=st.none() | st.integers())
 def test_flags_win_over_set_and_set_over_the_file(
     tmp_path_factory: pytest.TempPathFactory, file: int | None, override: int | None, flag: int | None
@@ -125,6 +126,7 @@ def test_numbers_are_read_as_people_write_them(tmp_path: Path, text: str, rate: 
         assert type(section.rate) is float
 
 
+@settings(deadline=None)
 @given(rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False), steps=st.integers(), quiet=st.booleans())
 def test_overrides_of_each_kind(rate: float, steps: int, quiet: bool) -> None:
     section = train(f"train.rate={rate!r}", f"train.steps={steps}", f" train . quiet ={quiet}")

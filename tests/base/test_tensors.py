@@ -219,7 +219,7 @@ def test_files_that_are_not_there(tmp_path: Path, read: Callable[[Path], object]
 THEIRS = safetensors.numpy.save({"a": X, "b": X[:1].astype("f2")}, {"m": "n"})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(edits=EDITS, cut=CUTS)
 def test_an_altered_safetensors_file_is_refused_or_lies_within_itself(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, int]], cut: int | None
@@ -296,7 +296,7 @@ def saved_pt(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(edits=EDITS, cut=CUTS)
 def test_an_altered_pt_file_gives_values_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, saved_pt: bytes, edits: list[tuple[int, int]], cut: int | None
@@ -423,7 +423,7 @@ SAVED_NPY = (
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     edits=st.lists(
         st.tuples(st.integers(6, 70), st.sampled_from(b"'(),{}[]:0123456789-<>|OfiuSUVx \\\0\xff\n")), max_size=4

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _level = 0
+_WIPE = "\r\x1b[K"  # back to the beginning of the terminal's line, and empty it
+_moving = False  # a line of progress stands open on the terminal
 
 
 def set_level(level: int) -> None:
@@ -21,8 +23,10 @@ def set_level(level: int) -> None:
 
 
 def say(text: str, *, level: int = 0) -> None:
-    """Print one line to stderr if the level allows it."""
+    """Print one line to stderr if the level allows it, in place of an open line of progress."""
+    global _moving
     if _level >= level:
+        text, _moving = (_WIPE if _moving else "") + text, False
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -60,19 +64,21 @@ class Progress:
         text = f"{self.title}: {self.done:,}"
         if self.total is not None:
             text += f" of {self.total:,}"
-        text += f" {self.unit}, {rate:,.0f}/s"
+        text += f" {self.unit}, {rate:,.0f}/s" if rate >= 10 else f" {self.unit}, {rate:.2g}/s"
         if self.total is not None and rate > 0:
             text += f", {duration((self.total - self.done) / rate)} left"
         return text
 
     def close(self) -> None:
         """End the moving line."""
-        if self._live and self._told > self._began:
+        if _moving:
             self._show("", end="")
 
     def _show(self, text: str, end: str) -> None:
+        global _moving
         if _level >= 0:
-            print(("\r\x1b[K" if self._live else "") + text, end=end, file=sys.stderr, flush=True)  # noqa: T201
+            _moving = self._live and bool(text)
+            print((_WIPE if self._live else "") + text, end=end, file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextmanager
