@@ -63,6 +63,7 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
         ("TOPK", ["jumprelu", "topk"], "Did you mean 'topk'?"),
         ("topk", ["TOPK", "JUMP"], "Did you mean 'TOPK'?"),
         ("Seed", ["seed"], "Did you mean 'seed'?"),
+        ("SEED", ["SEEDS", "seed"], "Did you mean 'seed' or 'SEEDS'?"),
         ("rate", ["rates", "crate"], "Did you mean 'rates' or 'crate'?"),
         ("zzz", ["b", "a"], "There are: a, b."),
         ("", ["b", "a"], "There are: a, b."),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import warnings
@@ -76,9 +77,13 @@ def test_safetensors_reads_what_we_write(tmp_path: Path) -> None:
         np.testing.assert_array_equal(back[name], array)
     with safetensors.safe_open(path, "numpy") as file:
         assert file.metadata() == {"store": "s", "note": 'a "β"'}
-    base, header = safetensors_header(path)
-    assert base % 8 == 0
+    _, header = safetensors_header(path)
     assert header["none"]["shape"] == [0, 6]
+    for length in range(9):  # numbers that can be mapped where they lie
+        write_safetensors(path, {"a": X}, dtype="F32", metadata={"note": "n" * length})
+        base, _ = safetensors_header(path)
+        assert base % 8 == 0
+        np.testing.assert_array_equal(safetensors.numpy.load_file(path)["a"], X)
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("F16", torch.float16), ("BF16", torch.bfloat16), ("F32", torch.float32)])
@@ -214,6 +219,18 @@ def test_files_that_are_not_there(tmp_path: Path, read: Callable[[Path], object]
     check = "Check the path and its permissions."
     assert line_of(read, tmp_path / "none", DataError) == f"cannot be read: No such file or directory. {check}"
     assert line_of(read, tmp_path, DataError) == f"cannot be read: Is a directory. {check}"
+
+
+def test_a_disk_that_fails_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(torch, "load", failing)
+    assert line_of(load_tensors, tmp_path / "x.pt") == NO_PT
+    monkeypatch.setattr(np.lib.format, "open_memmap", failing)
+    assert line_of(load_npy, tmp_path / "x.npy") == (
+        f"is not a whole .npy file ([Errno 5] Input/output error). {SAVE_NUMBERS}"
+    )
 
 
 THEIRS = safetensors.numpy.save({"a": X, "b": X[:1].astype("f2")}, {"m": "n"})

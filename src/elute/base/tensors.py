@@ -172,7 +172,7 @@ def load_npy(path: Path) -> np.ndarray[Any, Any]:
         # Not numpy.load, which opens a zip or a bare pickle by what it begins with, whatever its name.
         with _readable(path), np.errstate(over="raise"):
             return np.lib.format.open_memmap(path, mode="r")
-    except (*_UNREADABLE, SyntaxError, tokenize.TokenError) as error:
+    except (*_UNREADABLE, OSError, SyntaxError, tokenize.TokenError) as error:
         text = (str(error).splitlines() or [""])[0]  # further lines advise to trust the file
         objects = "Python objects in dtype" in text
         what = "holds Python objects, which would run code when read"
