@@ -101,6 +101,19 @@ def test_each_type_that_a_store_keeps(
     assert (size, sha) == (len(content := (tmp_path / "x").read_bytes()), hashlib.sha256(content).hexdigest())
 
 
+def test_arrays_of_several_types_in_one_file(tmp_path: Path) -> None:
+    arrays = {"rows": np.array([3, 2**40]), "indices": np.array([[1, 2], [3, 4]], "i4"), "values": X[:2].astype("f2")}
+    types = {"values": "F16", "rows": "I64", "indices": "I32"}
+    size, sha = write_safetensors(tmp_path / "x", arrays, dtype=types, metadata={})
+    back = safetensors.numpy.load_file(tmp_path / "x")
+    assert {name: array.dtype.str for name, array in back.items()} == {"rows": "<i8", "indices": "<i4", "values": "<f2"}
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back[name], array)
+    assert (size, sha) == (len(content := (tmp_path / "x").read_bytes()), hashlib.sha256(content).hexdigest())
+    _, header = safetensors_header(tmp_path / "x")
+    assert [header[name]["data_offsets"] for name in arrays] == [[0, 16], [16, 32], [32, 56]]
+
+
 def test_a_file_of_numbers_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "x"
     write_safetensors(path, {"a": X}, dtype="F32", metadata={})

@@ -26,11 +26,16 @@ _UNREADABLE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, 
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, np.ndarray[Any, Any]], *, dtype: str, metadata: Mapping[str, str]
+    path: Path,
+    tensors: Mapping[str, np.ndarray[Any, Any]],
+    *,
+    dtype: str | Mapping[str, str],
+    metadata: Mapping[str, str],
 ) -> tuple[int, str]:
     """Write arrays as one safetensors file, contiguous ones without a copy; return its size and digest.
 
-    `dtype` is safetensors' name (F32, F16, BF16): numpy has no bfloat16, so its arrays come as unsigned 16-bit words.
+    `dtype` is safetensors' name (F32, F16, BF16, I32) for all arrays, or one for each: numpy has no bfloat16, so its
+    arrays come as unsigned 16-bit words. The data lie in the order of `tensors`, without gaps.
     """
     import numpy as np
 
@@ -38,7 +43,7 @@ def write_safetensors(
     offset = 0
     for name, array in tensors.items():
         header[name] = {
-            "dtype": dtype,
+            "dtype": dtype if isinstance(dtype, str) else dtype[name],
             "shape": list(array.shape),
             "data_offsets": [offset, offset + array.nbytes],
         }
