@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -89,7 +90,8 @@ def test_no_path_of_one_machine() -> None:
 
 def sections() -> list[type[Section]]:
     for module in pkgutil.walk_packages(elute.__path__, "elute."):
-        if not module.name.endswith("__main__"):
+        bare = module.name == "elute.dictionaries.triton" and importlib.util.find_spec("triton") is None
+        if not module.name.endswith("__main__") and not bare:
             importlib.import_module(module.name)
     return sorted(Section.__subclasses__(), key=lambda s: s.__name__)
 

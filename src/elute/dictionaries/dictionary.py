@@ -1,0 +1,188 @@
+"""The one dictionary: some sites are read, sparse features fire, some sites are written.
+
+dictionary = load_dictionary("results/mine/sae_final.pt")
+codes = dictionary.encode(x)          # Codes; x is [rows, width], or one tensor a read site
+x_hat = dictionary.decode(codes)      # a tensor for one written site, a dict for several
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import nn
+
+from elute.base import plugins
+from elute.base.codes import Codes
+from elute.base.errors import ConfigError, DataError, near
+from elute.dictionaries import ops
+from elute.dictionaries.bank import Bank, Ranks
+from elute.dictionaries.sparsity import Slots, Sparsity, fire, stack
+from elute.dictionaries.spec import DictionarySpec, column_spans
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Given = Tensor | Mapping[str, Tensor]
+
+
+class Dictionary(nn.Module):
+    """Some sites are read, sparse features fire, some sites are written."""
+
+    def __init__(self, spec: DictionarySpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.sparsity: Sparsity = plugins.load("dictionaries", spec.activation)
+        if unknown := [name for name in spec.settings if name not in self.sparsity.settings]:
+            what = f"activation {spec.activation!r} has no setting {unknown[0]!r}"
+            raise ConfigError(what, remedy=near(unknown[0], self.sparsity.settings))
+        if self.sparsity.tied and not spec.same:
+            what = f"activation {spec.activation!r} takes features from what is left over of what it read"
+            raise ConfigError(what, remedy="Use it where the sites that are read are those that are written.")
+        settings = {**self.sparsity.settings, **spec.settings}
+        self.banks = nn.ModuleList(
+            Bank(spec.n_features, span, tensors=self.sparsity.tensors(spec.n_features), settings=settings)
+            for span in spec.spans
+        )
+        self.b_dec = nn.Parameter(torch.zeros(spec.width_out))
+        self.shards: Ranks | None = None  # set while features are spread over processes
+        self.W_skip = nn.Parameter(torch.zeros(spec.width_out, spec.width_in)) if spec.skip else None
+
+    @property
+    def n_features(self) -> int:
+        """Features of all banks."""
+        return self.spec.total_features
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.b_dec.device
+
+    def __iter__(self) -> Iterator[Bank]:
+        """Its banks."""
+        return iter(cast("list[Bank]", list(self.banks)))
+
+    def __repr__(self) -> str:
+        sites = " + ".join(self.spec.reads)
+        sites += "" if self.spec.same else " → " + " + ".join(self.spec.writes)
+        return (
+            f"Dictionary({self.spec.kind}, {sites}, {self.n_features:,} features, {self.spec.activation} {self.spec.k})"
+        )
+
+    @torch.no_grad()
+    def encode(self, x: Given, *, encoder: Literal["own", "pursuit"] = "own", k: int | None = None) -> Codes:
+        """Return which features fire in each row, and how strongly."""
+        rows = self.columns(x, self.spec.reads)
+        return self._codes([self._fire(bank, rows, encoder=encoder, k=k or self.spec.k) for bank in self])
+
+    @torch.no_grad()
+    def decode(self, codes: Codes, x: Given | None = None) -> Any:
+        """Return what codes stand for: a tensor for one written site, a dict for several.
+
+        A dictionary with a linear skip needs the rows as well.
+        """
+        if codes.n_features != self.n_features:
+            raise DataError(f"codes of {codes.n_features} features, but the dictionary has {self.n_features}")
+        y = self.b_dec.detach().repeat(len(codes), 1)
+        if self.W_skip is not None:
+            if x is None:
+                raise DataError("a dictionary with a linear skip decodes codes and rows together", remedy="Pass x too.")
+            y += self.columns(x, self.spec.reads) @ self.W_skip.T
+        values = codes.values.to(device=y.device, dtype=y.dtype)
+        for number, bank in enumerate(self):
+            idx, val = codes.indices.to(y.device), values
+            if len(self.banks) > 1:
+                first = number * self.spec.n_features
+                idx = idx - first
+                mine = (idx >= 0) & (idx < self.spec.n_features)
+                idx, val = torch.where(mine, idx, 0), torch.where(mine, val, 0)
+            self._decode(bank, idx.contiguous(), val.contiguous(), y)
+        return self.sites(y)
+
+    def forward(self, x: Given) -> Any:
+        """Reconstruct rows."""
+        return self.decode(self.encode(x), x if self.W_skip is not None else None)
+
+    def directions(self, site: str | None = None) -> Tensor:
+        """Return what each feature writes into a site, [features, width]; zero where its bank does not write there."""
+        names = list(self.spec.writes)
+        if site is None and len(names) > 1:
+            raise ConfigError("the dictionary writes several sites", remedy=f"Name one: {', '.join(names)}.")
+        site = site or names[0]
+        if site not in names:
+            raise ConfigError(f"the dictionary does not write {site!r}", remedy=near(site, names))
+        columns = column_spans(self.spec.writes)[site]
+        parts = []
+        for bank in self:
+            start = columns.start - bank.span.write.start
+            width = columns.stop - columns.start
+            zeros = bank.W_dec.new_zeros(len(bank.W_dec), width)
+            parts.append(bank.W_dec.detach()[:, start : start + width] if start >= 0 else zeros)
+        return torch.cat(parts)
+
+    def columns(self, given: Given, sites: Mapping[str, int]) -> Tensor:
+        """Put sites side by side, on the weights' device and in their type; refuse other widths, NaN and infinity."""
+        if not isinstance(given, Mapping):
+            if len(sites) != 1:
+                raise DataError(f"the dictionary has several sites ({', '.join(sites)})", remedy="Pass a dict of them.")
+            given = {next(iter(sites)): given}
+        parts = []
+        for name, width in sites.items():
+            if name not in given:
+                raise DataError(f"rows of site {name!r} are missing", remedy=near(name, given))
+            part = torch.as_tensor(given[name])
+            if part.ndim != 2 or part.shape[1] != width or not part.dtype.is_floating_point:
+                raise DataError(
+                    f"the dictionary knows site {name!r} as floating point [rows, {width}], "
+                    f"not {str(part.dtype).removeprefix('torch.')} {[*part.shape]}"
+                )
+            parts.append(part.to(device=self.device, dtype=self.b_dec.dtype))
+        rows = parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, dim=1)
+        if not bool(torch.isfinite(rows.sum())) and not bool(torch.isfinite(rows).all()):
+            bad = int((~torch.isfinite(rows)).any(1).nonzero()[0])
+            raise DataError(f"row {bad} of what is encoded holds NaN or infinity", remedy="Drop such rows first.")
+        return rows
+
+    def sites(self, y: Tensor) -> Any:
+        """Cut written columns into their sites: a tensor for one, a dict for several."""
+        if len(self.spec.writes) == 1:
+            return y
+        return {name: y[:, span] for name, span in column_spans(self.spec.writes).items()}
+
+    def _fire(self, bank: Bank, rows: Tensor, *, encoder: str, k: int) -> Slots:
+        x = rows[:, bank.span.read].contiguous()
+        if encoder == "own":
+            return fire(self.sparsity, bank, x, k=k)
+        if encoder != "pursuit":
+            raise ConfigError(f"encoder={encoder!r}", remedy="Choose 'own' or 'pursuit'.")
+        from elute.dictionaries.matching_pursuit import pursue
+
+        if not self.spec.same or self.sparsity.signed:
+            raise ConfigError("a pursuit reads codes out of dictionaries that write what they read, without sign")
+        return pursue(bank, x, k)
+
+    def _codes(self, slots: list[Slots]) -> Codes:
+        if len(slots) == 1:
+            return Codes(*slots[0], self.n_features)
+        shifted = [torch.where(val != 0, idx + i * self.spec.n_features, 0) for i, (idx, val) in enumerate(slots)]
+        return Codes(torch.cat(shifted, 1), torch.cat([val for _, val in slots], 1), self.n_features)
+
+    def _decode(self, bank: Bank, idx: Tensor, val: Tensor, y: Tensor) -> None:
+        whole = bank.span.write == slice(0, self.spec.width_out)
+        target = y if whole else y[:, bank.span.write].contiguous()
+        ops.of(y).decode(idx, val, bank.W_dec.detach(), into=target)
+        if not whole:
+            y[:, bank.span.write] = target
+
+
+def encode_in_pieces(dictionary: Dictionary, x: Given, rows: int = 65536) -> Codes:
+    """Encode many rows a piece at a time; the slots are as many as the fullest row needs."""
+    given = x if isinstance(x, Mapping) else {"": x}
+    n = len(next(iter(given.values())))
+    parts = []
+    for a in range(0, max(1, n), rows):
+        piece = {name: part[a : a + rows] for name, part in given.items()}
+        parts.append(dictionary.encode(piece if isinstance(x, Mapping) else piece[""]))
+    idx, val = stack([(part.indices, part.values) for part in parts])
+    return Codes(idx, val, dictionary.n_features)
