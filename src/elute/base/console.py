@@ -46,6 +46,7 @@ class Progress:
     def __init__(self, title: str, total: int | None, unit: str, done: int = 0) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done = self._first = done
+        self.note = ""  # figures that the work wants shown behind the rate
         self._began = self._told = time.monotonic()
         self._live = sys.stderr.isatty()
         self._every = 0.2 if self._live else 10.0
@@ -67,7 +68,7 @@ class Progress:
         text += f" {self.unit}, {rate:,.0f}/s" if rate >= 10 else f" {self.unit}, {rate:.2g}/s"
         if self.total is not None and rate > 0:
             text += f", {duration((self.total - self.done) / rate)} left"
-        return text
+        return f"{text}; {self.note}" if self.note else text
 
     def close(self) -> None:
         """End the moving line."""

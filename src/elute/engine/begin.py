@@ -1,0 +1,106 @@
+"""What a training begins with: the description checked against the store, the first weights, features shared out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+
+from elute.base.errors import ConfigError, DataError
+from elute.dictionaries.dictionary import Dictionary
+from elute.dictionaries.spec import DictionarySpec, choose_sites
+from elute.engine.normalise import geometric_median
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elute.engine.parallel import Ranks
+    from elute.engine.settings import DictionaryConfig, LearnConfig
+    from elute.store.reader import Store
+    from elute.store.rows import Selection
+
+
+def describe(store: Store, where: Selection, config: DictionaryConfig, *, control: str) -> DictionarySpec:
+    """Return the dictionary's description, checked against the store."""
+    if where.rows < 2:
+        raise DataError(f"{where.rows} row is too few to train on", where=store.folder)
+    sites = choose_sites(config.kind, store.sites, reads=config.reads, writes=config.writes)
+    n = config.n_features or 8 * sites.width_in
+    nested = tuple(n >> i for i in range(config.nested - 1, -1, -1)) if config.nested else ()
+    source: dict[str, Any] = {"store": store.manifest.store, "control": control}
+    if store.manifest.model is not None:
+        source["model"] = store.manifest.model.model_dump()
+    values = {
+        **sites.model_dump(), "n_features": n, "activation": config.activation, "k": config.k, "nested": nested,
+        "skip": config.skip, "settings": config.numbers or {}, "source": source,
+    }  # fmt: skip
+    try:
+        return DictionarySpec.model_validate(values)
+    except ValidationError as error:
+        what = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
+        raise ConfigError(what, remedy="Change the dictionary's settings.") from None
+
+
+def begin(spec: DictionarySpec, learn: LearnConfig, *, seed: int) -> Dictionary:
+    """Return a dictionary with its first weights: directions of length 1, the encoder their transpose if tied."""
+    dictionary = Dictionary(spec)
+    drawn = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for bank in dictionary:
+            bank.W_dec.normal_(generator=drawn)
+            bank.W_dec.div_(bank.W_dec.norm(dim=1, keepdim=True))
+            if (learn.tied and spec.same) or dictionary.sparsity.tied:
+                bank.W_enc.copy_(bank.W_dec)
+            else:
+                bank.W_enc.normal_(generator=drawn)
+                bank.W_enc.div_(bank.W_enc.norm(dim=1, keepdim=True))
+            if not dictionary.sparsity.tied:
+                bank.W_enc.mul_(learn.encoder_scale)
+    return dictionary
+
+
+@torch.no_grad()
+def centre(dictionary: Dictionary, rows: dict[str, Tensor], learn: LearnConfig) -> float:
+    """Set the decoder's bias and what undoes it before the encoder; return the spread of what is written."""
+    spec = dictionary.spec
+    x = torch.cat([rows[name] for name in spec.reads], dim=1)
+    y = torch.cat([rows[name] for name in spec.writes], dim=1)
+    if learn.start != "zero" and not dictionary.sparsity.tied:
+        middle_of = geometric_median if learn.start == "median" else (lambda z: z.mean(0))
+        dictionary.b_dec.copy_(middle_of(y))
+        middle = dictionary.b_dec if spec.same else middle_of(x)
+        for bank in dictionary:
+            bank.b_enc.copy_(-bank.W_enc @ middle[bank.span.read])
+    return float((y.double() - y.double().mean(0)).square().sum(1).mean())
+
+
+@torch.no_grad()
+def share_features(dictionary: Dictionary, ranks: Ranks) -> None:
+    """Keep this rank's features alone."""
+    spec = dictionary.spec
+    if spec.kind == "clt" or spec.activation not in ("topk", "signed-topk") or spec.nested:
+        remedy = "Spread the rows instead: leave --shard-features out."
+        raise ConfigError(
+            "features are spread over processes for topk and signed-topk with one bank, not nested", remedy=remedy
+        )
+    if spec.n_features % ranks.world or spec.n_features // ranks.world < spec.k:
+        raise ConfigError(f"{spec.n_features} features do not fall into {ranks.world} equal parts of {spec.k} or more")
+    mine = ranks.share(spec.n_features)
+    for bank in dictionary:
+        for name, p in list(bank.named_parameters()):
+            setattr(bank, name, torch.nn.Parameter(p[mine].clone()))
+    dictionary.shards = ranks
+
+
+@torch.no_grad()
+def join_features(part: Dictionary, spec: DictionarySpec, ranks: Ranks) -> Dictionary:
+    """Put the features of all ranks into one dictionary again."""
+    whole = Dictionary(spec)
+    whole.b_dec.copy_(part.b_dec.cpu())
+    if whole.W_skip is not None and part.W_skip is not None:
+        whole.W_skip.copy_(part.W_skip.cpu())
+    for target, bank in zip(whole, part, strict=True):
+        for name, p in target.named_parameters():
+            p.copy_(ranks.gather(getattr(bank, name).data).cpu())
+    return whole

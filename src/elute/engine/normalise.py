@@ -1,0 +1,102 @@
+"""Normalisation of a store's rows before training, and what is measured on a sample of them first.
+
+    scale      centred; one number for all dimensions, so that a row's squared length is k on average: codes are near 1
+    center     centred
+    standard   each dimension centred and divided by its standard deviation
+    pca        whitened
+    none       as they are
+
+`standard` and `pca` come from the store's embed_stats.json, which is measured if it is not there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from elute.base import console
+from elute.base.errors import ConfigError, DataError
+from elute.dictionaries.folding import Affine
+from elute.store import layout
+from elute.store.scaling import Scaling, StatsConfig, measure
+from elute.store.shuffle import ShuffleConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elute.store.reader import Store
+    from elute.store.rows import Selection
+
+SAMPLE = 32_768  # rows
+
+
+def sample(store: Store, where: Selection, sites: list[str], *, seed: int) -> dict[str, Tensor]:
+    """Read some rows in random order."""
+    stream = store.shuffled(ShuffleConfig(batch_size=min(4096, where.rows), seed=seed), where=where, sites=sites)
+    held: dict[str, list[Tensor]] = {name: [] for name in sites}
+    rows = 0
+    for batch in stream:
+        for name in sites:
+            held[name].append(batch.rows[name].float())
+        rows += len(batch.places)
+        if rows >= SAMPLE:
+            break
+    return {name: torch.cat(parts) for name, parts in held.items()}
+
+
+def normalisation(method: str, store: Store, rows: dict[str, Tensor], *, k: int) -> dict[str, Affine]:
+    """Return each site's normalisation."""
+    if method in ("standard", "pca"):
+        return _measured(method, store, list(rows))
+    found = {}
+    for name, x in rows.items():
+        mean = x.double().mean(0)
+        square = float((x.double() - mean).square().sum(1).mean())
+        if square <= 1e-12 * max(1.0, float(mean.square().sum())):
+            raise DataError(f"site {name!r} does not vary", where=store.folder, remedy="Check the rows, or the site.")
+        size = (square / k) ** 0.5 if method == "scale" else 1.0
+        shift = mean.float() if method != "none" else torch.zeros(x.shape[1])
+        ones = torch.ones(x.shape[1])
+        found[name] = Affine(shift, ones / size, ones * size)
+    return found
+
+
+def _measured(method: str, store: Store, sites: list[str]) -> dict[str, Affine]:
+    if not (store.folder / layout.STATS).exists():
+        console.say(f"{store.folder}: measuring the scaling ({method})")
+        measure(store.folder, StatsConfig(method="pca" if method == "pca" else "standard"))
+    scaling = Scaling.of(store.folder)
+    if scaling.record["method"] != method:
+        raise ConfigError(
+            f"the store's scaling is {scaling.record['method']}, --normalise asks for {method}",
+            where=store.folder,
+            remedy=f"`elute arrays stats {store.folder} --method {method}` measures that one.",
+        )
+    found = {}
+    for name in sites:
+        site = scaling.site(name)
+        mean = torch.from_numpy(site.mean)
+        if site.components is None or site.variances is None:
+            std = torch.from_numpy(site.std).clone()
+            std[list(site.constant)] = 1.0
+            found[name] = Affine(mean.float(), (1 / std).float(), std.float())
+        else:
+            directions, spread = torch.from_numpy(site.components), torch.from_numpy(site.variances).sqrt()
+            forth, back = directions / spread, directions.T * spread[:, None]
+            found[name] = Affine(mean.float(), forth.float(), back.float())
+    return found
+
+
+def geometric_median(x: Tensor, *, rounds: int = 100) -> Tensor:
+    """The point with the least sum of distances to the rows (Weiszfeld's iteration)."""
+    x = x.double()
+    point = x.mean(0)
+    for _ in range(rounds):
+        weights = 1 / (x - point).norm(dim=1).clamp(min=1e-12)
+        moved = (weights[:, None] * x).sum(0) / weights.sum()
+        done = float((moved - point).norm()) <= 1e-9 * (1 + float(point.norm()))
+        point = moved
+        if done:
+            break
+    return point.float()
