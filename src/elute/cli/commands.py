@@ -10,6 +10,7 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
 import click
@@ -100,33 +101,58 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(lazy.name, lazy.line) for lazy in lazies])
 
 
+class Headed(click.Command):
+    """A command whose options stand under the headings of the sections that they come from."""
+
+    headings: Mapping[str, str] = MappingProxyType({})
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options, those of one section together."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(context):
+            if record := option.get_help_record(context):
+                groups.setdefault(self.headings.get(option.name or "", "Options"), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
 def command(
     name: str,
-    section: type[Section] | None = None,
+    section: type[Section] | Mapping[str, type[Section]] | None = None,
     *,
     recipe: Mapping[str, type[Section]] | None = None,
     show: Callable[[dict[str, Any]], str] | None = None,
 ) -> Callable[[Callable[..., Artifact]], click.Command]:
     """Make a command of a function that returns an Artifact; with a section, it is given as `config`.
 
-    `recipe` is the table of all sections of the group: one file may hold settings for several commands.
+    With several sections, `config` is a dict of them. `recipe` is the table of all sections of the group: one file may
+    hold settings for several commands.
     """
+    asked = dict(section) if isinstance(section, Mapping) else {} if section is None else {name: section}
 
     def wrap(function: Callable[..., Artifact]) -> click.Command:
         def call(settings: Path | None, overrides: tuple[str, ...], as_json: bool, **given: Any) -> None:
             from elute.base.recipe import resolve
 
-            known = {**(recipe or {}), **({} if section is None else {name: section})}
-            flags = {} if section is None else {name: _flags(section, given)}
-            sections = resolve(known, settings, overrides, flags=flags, needed=set(flags))
-            artifact = function(**given, **({} if section is None else {"config": sections[name]}))
+            flags = {part: _flags(model, given) for part, model in asked.items()}
+            sections = resolve({**(recipe or {}), **asked}, settings, overrides, flags=flags, needed=set(flags))
+            mine: Any = {part: sections[part] for part in asked}
+            config = mine if isinstance(section, Mapping) else mine.get(name)
+            artifact = function(**given, **({} if section is None else {"config": config}))
             answer = {"kind": artifact.kind, "path": str(artifact.path), **artifact.summary}
             text = json.dumps(answer, ensure_ascii=False, default=str) if as_json else (show or _plain)(answer)
             click.echo(text)
 
         own = list(getattr(function, "__click_params__", []))[::-1]
-        options = [] if section is None else _options(section)
-        return click.Command(name, callback=call, help=function.__doc__, params=[*own, *options, *_shared()])
+        options = [option for model in asked.values() for option in _options(model)]
+        shared = _shared()
+        made = Headed(name, callback=call, help=function.__doc__, params=[*own, *options, *shared])
+        if isinstance(section, Mapping):
+            titles = {part: (model.__doc__ or part).strip().rstrip(".") for part, model in asked.items()}
+            made.headings = {f: titles[part] for part, model in asked.items() for f in model.model_fields}
+            made.headings |= {option.name or "": "Every command" for option in shared}
+        return made
 
     return wrap
 

@@ -18,12 +18,23 @@ arrays = LazyGroup(
             Lazy("split", "elute.cli.arrays:split", "Draw train, validation and test by donor, patient or site."),
             Lazy("stats", "elute.cli.arrays:stats", "Measure mean and spread, or PCA whitening, from training rows."),
         ],
+        "Dictionaries": [
+            Lazy("train", "elute.cli.dictionaries:train", "Train a sparse autoencoder, transcoder, CLT or crosscoder."),
+            Lazy("eval", "elute.cli.dictionaries:evaluate", "Judge a dictionary, each number beside its control."),
+            Lazy("encode", "elute.cli.dictionaries:encode", "Write the sparse codes of every row."),
+            Lazy("export", "elute.cli.dictionaries:export", "Write it for SAELens, as safetensors, or to a hub."),
+            Lazy(
+                "import-dictionary",
+                "elute.cli.dictionaries:import_dictionary",
+                "Read one of SAELens, dictionary_learning or sparsify.",
+            ),
+        ],
         "Rows shown": [
             Lazy("head", "elute.cli.arrays:head", "Print what a store holds, and its first rows."),
             Lazy("report", "elute.cli.arrays:report", "Write a page about a store, to open in a browser."),
         ],
     },
-    help="Any array of activations: import, check, split, measure, look.",
+    help="Any array of activations: import, check, split, measure, train, look.",
 )
 
 GROUPS = {
