@@ -5,7 +5,7 @@ loaded on demand. An installed package adds to them through an entry-point group
 
     door             folder                        a file binds    which is
     models           elute/models/                 MODEL           a function(**settings) -> Model, with an example()
-    dictionaries     elute/dictionaries/           DICTIONARY      a sparsity function or a loss
+    dictionaries     elute/dictionaries/           DICTIONARY      a Sparsity: how few features fire
     sources          elute/validation/sources/     SOURCE          a Source
     pages            elute/reports/pages/          PAGE            a Page
 """

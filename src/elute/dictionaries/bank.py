@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -47,7 +47,12 @@ class Bank(nn.Module):
     b_mag: Tensor
 
     def __init__(
-        self, features: int, span: Span, *, tensors: Mapping[str, Tensor], settings: Mapping[str, float]
+        self,
+        features: int,
+        span: Span,
+        *,
+        tensors: Callable[[int], Mapping[str, Tensor]],
+        settings: Mapping[str, float],
     ) -> None:
         super().__init__()
         read, write = span.widths
@@ -55,9 +60,10 @@ class Bank(nn.Module):
         self.W_enc = nn.Parameter(torch.zeros(features, read))
         self.W_dec = nn.Parameter(torch.zeros(features, write))
         self.b_enc = nn.Parameter(torch.zeros(features))
-        self.extra = list(tensors)
-        for name, tensor in tensors.items():
-            if tensor.shape == (1,):  # a number of the whole bank follows the data, no gradient
+        own, more = tensors(features), tensors(features + 1)
+        self.extra = list(own)
+        for name, tensor in own.items():
+            if tensor.shape == more[name].shape:  # a number of the whole bank follows the data, no gradient
                 self.register_buffer(name, tensor)
             else:
                 self.register_parameter(name, nn.Parameter(tensor))

@@ -36,7 +36,7 @@ def _choose(bank: Bank, x: Tensor, k: int) -> Slots:
         offered = min(2 * offered, len(bank.W_enc))
     kept &= val > 0
     _remember(bank, least)
-    slots = int(kept.sum(1).max())
+    slots = int(kept.sum(1).max()) if len(kept) else 0
     order = kept.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :slots]
     kept = kept.gather(1, order)
     return torch.where(kept, idx.gather(1, order), 0), torch.where(kept, val.gather(1, order), 0)

@@ -16,9 +16,10 @@ from torch import nn
 from elute.base import plugins
 from elute.base.codes import Codes
 from elute.base.errors import ConfigError, DataError, near
+from elute.base.tensors import as_tensor
 from elute.dictionaries import ops
 from elute.dictionaries.bank import Bank, Ranks
-from elute.dictionaries.sparsity import Slots, Sparsity, fire, stack
+from elute.dictionaries.sparsity import Slots, Sparsity, fire
 from elute.dictionaries.spec import DictionarySpec, column_spans
 
 if TYPE_CHECKING:
@@ -37,13 +38,12 @@ class Dictionary(nn.Module):
         if unknown := [name for name in spec.settings if name not in self.sparsity.settings]:
             what = f"activation {spec.activation!r} has no setting {unknown[0]!r}"
             raise ConfigError(what, remedy=near(unknown[0], self.sparsity.settings))
-        if self.sparsity.tied and not spec.same:
+        if self.sparsity.tied and not spec.mirrored:
             what = f"activation {spec.activation!r} takes features from what is left over of what it read"
             raise ConfigError(what, remedy="Use it where the sites that are read are those that are written.")
         settings = {**self.sparsity.settings, **spec.settings}
         self.banks = nn.ModuleList(
-            Bank(spec.n_features, span, tensors=self.sparsity.tensors(spec.n_features), settings=settings)
-            for span in spec.spans
+            Bank(spec.n_features, span, tensors=self.sparsity.tensors, settings=settings) for span in spec.spans
         )
         self.b_dec = nn.Parameter(torch.zeros(spec.width_out))
         self.shards: Ranks | None = None  # set while features are spread over processes
@@ -72,7 +72,11 @@ class Dictionary(nn.Module):
 
     @torch.no_grad()
     def encode(self, x: Given, *, encoder: Literal["own", "pursuit"] = "own", k: int | None = None) -> Codes:
-        """Return which features fire in each row, and how strongly."""
+        """Return which features fire in each row, and how strongly.
+
+        Another `k` than the dictionary's own can be asked of activations that count, and of a pursuit.
+        """
+        self._askable(encoder, k)
         rows = self.columns(x, self.spec.reads)
         return self._codes([self._fire(bank, rows, encoder=encoder, k=k or self.spec.k) for bank in self])
 
@@ -88,10 +92,15 @@ class Dictionary(nn.Module):
         if self.W_skip is not None:
             if x is None:
                 raise DataError("a dictionary with a linear skip decodes codes and rows together", remedy="Pass x too.")
-            y += self.columns(x, self.spec.reads) @ self.W_skip.T
+            rows = self.columns(x, self.spec.reads)
+            if len(rows) != len(codes):
+                raise DataError(f"codes of {len(codes)} rows, but {len(rows)} rows")
+            y += rows @ self.W_skip.T
         values = codes.values.to(device=y.device, dtype=y.dtype)
         for number, bank in enumerate(self):
             idx, val = codes.indices.to(y.device), values
+            if not number and bool(((idx < 0) | (idx >= self.n_features)).any()):  # kernels trust what they are given
+                raise DataError(f"codes name features outside 0 to {self.n_features - 1}")
             if len(self.banks) > 1:
                 first = number * self.spec.n_features
                 idx = idx - first
@@ -131,13 +140,15 @@ class Dictionary(nn.Module):
         for name, width in sites.items():
             if name not in given:
                 raise DataError(f"rows of site {name!r} are missing", remedy=near(name, given))
-            part = torch.as_tensor(given[name])
+            part = _tensor(given[name], name)
             if part.ndim != 2 or part.shape[1] != width or not part.dtype.is_floating_point:
                 raise DataError(
                     f"the dictionary knows site {name!r} as floating point [rows, {width}], "
                     f"not {str(part.dtype).removeprefix('torch.')} {[*part.shape]}"
                 )
             parts.append(part.to(device=self.device, dtype=self.b_dec.dtype))
+        if len(lengths := {len(part) for part in parts}) > 1:
+            raise DataError(f"the sites have different numbers of rows: {', '.join(map(str, sorted(lengths)))}")
         rows = parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, dim=1)
         if not bool(torch.isfinite(rows.sum())) and not bool(torch.isfinite(rows).all()):
             bad = int((~torch.isfinite(rows)).any(1).nonzero()[0])
@@ -154,13 +165,26 @@ class Dictionary(nn.Module):
         x = rows[:, bank.span.read].contiguous()
         if encoder == "own":
             return fire(self.sparsity, bank, x, k=k)
-        if encoder != "pursuit":
-            raise ConfigError(f"encoder={encoder!r}", remedy="Choose 'own' or 'pursuit'.")
         from elute.dictionaries.matching_pursuit import pursue
 
-        if not self.spec.same or self.sparsity.signed:
-            raise ConfigError("a pursuit reads codes out of dictionaries that write what they read, without sign")
         return pursue(bank, x, k)
+
+    def _askable(self, encoder: str, k: int | None) -> None:
+        """Refuse what this dictionary's codes cannot be asked for."""
+        if encoder not in ("own", "pursuit"):
+            raise ConfigError(f"encoder={encoder!r}", remedy="Choose 'own' or 'pursuit'.")
+        if encoder == "pursuit" and (not self.spec.mirrored or self.sparsity.signed):
+            what = "a pursuit reads codes out of dictionaries that write what they read, without sign"
+            raise ConfigError(what, remedy="Use the dictionary's own encoder.")
+        if k is None:
+            return
+        if not 1 <= k <= self.spec.n_features:
+            raise ConfigError(
+                f"k={k} of {self.spec.n_features} features", remedy=f"Choose 1 to {self.spec.n_features}."
+            )
+        if encoder == "own" and not self.sparsity.counts:
+            what = f"activation {self.spec.activation!r} does not count features, so k={k} would change nothing"
+            raise ConfigError(what, remedy="Leave k out, or encode by a pursuit.")
 
     def _codes(self, slots: list[Slots]) -> Codes:
         if len(slots) == 1:
@@ -176,13 +200,14 @@ class Dictionary(nn.Module):
             y[:, bank.span.write] = target
 
 
-def encode_in_pieces(dictionary: Dictionary, x: Given, rows: int = 65536) -> Codes:
-    """Encode many rows a piece at a time; the slots are as many as the fullest row needs."""
-    given = x if isinstance(x, Mapping) else {"": x}
-    n = len(next(iter(given.values())))
-    parts = []
-    for a in range(0, max(1, n), rows):
-        piece = {name: part[a : a + rows] for name, part in given.items()}
-        parts.append(dictionary.encode(piece if isinstance(x, Mapping) else piece[""]))
-    idx, val = stack([(part.indices, part.values) for part in parts])
-    return Codes(idx, val, dictionary.n_features)
+def _tensor(given: Any, name: str) -> Tensor:
+    """Take arrays too: also read-only ones, and those that lie backwards."""
+    import numpy as np
+
+    if isinstance(given, torch.Tensor):
+        return given
+    try:
+        return as_tensor(np.ascontiguousarray(given))
+    except (TypeError, ValueError) as error:
+        what = f"rows of site {name!r} are a {type(given).__name__} that is no array of numbers"
+        raise DataError(what, remedy="Pass a torch tensor or a numpy array.") from error

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pydantic import ValidationError
 
 from elute.base import files
-from elute.base.errors import DamagedError, DataError, VersionError
+from elute.base.errors import ConfigError, DamagedError, DataError, VersionError
 from elute.base.tensors import load_tensors, safetensors_header, write_safetensors
 from elute.dictionaries.dictionary import Dictionary
 from elute.dictionaries.spec import DictionarySpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 SCHEMA = 1
 NAME = "sae_final.pt"
@@ -31,8 +31,8 @@ def save_dictionary(dictionary: Dictionary, path: Path | str) -> Path:
     import torch
 
     path = Path(path)
-    config = {"schema_version": SCHEMA, **dictionary.spec.model_dump(mode="json")}
-    content: dict[str, Any] = {"config": json.dumps(config, sort_keys=True), **_named(dictionary)}
+    tensors = {name: tensor.cpu() for name, tensor in _named(dictionary).items()}
+    content: dict[str, Any] = {"config": _config(dictionary), **tensors}
 
     def fill(handle: BinaryIO) -> None:
         torch.save(content, handle)
@@ -51,7 +51,7 @@ def load_dictionary(path: Path | str) -> Dictionary:
     if not isinstance(content, dict) or not isinstance(content.get("config"), str):
         remedy = "`elute arrays import-dictionary` reads those of other libraries."
         raise DamagedError("is not a dictionary of elute", where=path, remedy=remedy)
-    dictionary = Dictionary(_spec(content.pop("config"), path))
+    dictionary = _described(content.pop("config"), path)
     _fill(dictionary, content, path)
     return dictionary.eval().requires_grad_(requires_grad=False)
 
@@ -59,9 +59,11 @@ def load_dictionary(path: Path | str) -> Dictionary:
 def save_safetensors(dictionary: Dictionary, path: Path | str) -> Path:
     """Write a dictionary as one safetensors file: the same tensors, the description in its header."""
     path = Path(path)
-    config = json.dumps({"schema_version": SCHEMA, **dictionary.spec.model_dump(mode="json")}, sort_keys=True)
-    arrays = {name: tensor.cpu().float().contiguous().numpy() for name, tensor in _named(dictionary).items()}
-    write_safetensors(path, arrays, dtype="F32", metadata={"config": config})
+    named = _named(dictionary).items()
+    wide = {name: tensor.cpu().float() if tensor.dtype.itemsize < 4 else tensor.cpu() for name, tensor in named}
+    arrays = {name: tensor.contiguous().numpy() for name, tensor in wide.items()}
+    kinds = {name: f"F{8 * tensor.dtype.itemsize}" for name, tensor in wide.items()}
+    write_safetensors(path, arrays, dtype=kinds, metadata={"config": _config(dictionary)})
     return path
 
 
@@ -69,19 +71,31 @@ def digest(dictionary: Dictionary) -> str:
     """Digest of a dictionary's description and weights, however it was stored."""
     import torch
 
-    parts = [json.dumps(dictionary.spec.model_dump(mode="json"), sort_keys=True).encode()]
+    parts = [files.digest_bytes(_config(dictionary).encode())]
     for name, tensor in sorted(_named(dictionary).items()):
-        parts.append(name.encode())
-        parts.append(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return files.digest_bytes(b"".join(files.digest_bytes(part).encode() for part in parts))
+        content = tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        parts += [files.digest_bytes(name.encode()), files.digest_bytes(content)]
+    return files.digest_bytes("".join(parts).encode())
+
+
+def _config(dictionary: Dictionary) -> str:
+    """The description as JSON: keys sorted, but for the sites, whose order is that of the columns."""
+    told = {"schema_version": SCHEMA, **dictionary.spec.model_dump(mode="json")}
+    for name in set(told) - {"reads", "writes"}:
+        told[name] = json.loads(json.dumps(told[name], sort_keys=True))
+    return json.dumps(dict(sorted(told.items())))
 
 
 def _from_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     header = safetensors_header(path)[1]
     config = (header.get("__metadata__") or {}).get("config")
-    return {**load_file(path), "config": config}
+    try:
+        return {"config": config, **load_file(path)}
+    except (SafetensorError, ValueError, KeyError) as error:  # a type or shape that its bytes do not fit, or unknown
+        raise DamagedError("its tensors are damaged", where=path, remedy=_REMEDY) from error
 
 
 def _named(dictionary: Dictionary) -> dict[str, Tensor]:
@@ -97,6 +111,20 @@ def _named(dictionary: Dictionary) -> dict[str, Tensor]:
     return named
 
 
+def _described(text: str, path: Path) -> Dictionary:
+    """Make the dictionary that a file describes, without memory for its numbers: the file brings them."""
+    import torch
+
+    spec = _spec(text, path)
+    try:
+        with torch.device("meta"):
+            return Dictionary(spec)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=path, remedy=error.remedy) from error
+    except RuntimeError as error:  # sizes that overflow
+        raise DamagedError("its description is damaged", where=path, remedy=_REMEDY) from error
+
+
 def _spec(text: str, path: Path) -> DictionarySpec:
     damaged = DamagedError("its description is damaged", where=path, remedy=_REMEDY)
     try:
@@ -104,7 +132,7 @@ def _spec(text: str, path: Path) -> DictionarySpec:
     except (ValueError, RecursionError):
         raise damaged from None
     schema = config.pop("schema_version", None) if isinstance(config, dict) else None
-    if not isinstance(schema, int):
+    if type(schema) is not int or schema < 1:
         raise damaged
     if schema > SCHEMA:
         raise VersionError("was written by a newer elute", where=path, remedy="Update elute.")
@@ -119,7 +147,7 @@ def _fill(dictionary: Dictionary, content: dict[str, Any], path: Path) -> None:
     import torch
 
     wanted = _named(dictionary)
-    for name in sorted(wanted.keys() | content.keys()):
+    for name in sorted(wanted.keys() | content.keys(), key=str):
         have = content.get(name)
         if name not in wanted or not isinstance(have, torch.Tensor):
             what = f"holds {name!r}, which it does not describe" if name not in wanted else f"has no tensor {name!r}"
@@ -127,16 +155,28 @@ def _fill(dictionary: Dictionary, content: dict[str, Any], path: Path) -> None:
         if have.shape != wanted[name].shape or not have.dtype.is_floating_point:
             what = f"{name} is {str(have.dtype).removeprefix('torch.')} {[*have.shape]}"
             raise DamagedError(f"{what}, its description says {[*wanted[name].shape]}", where=path, remedy=_REMEDY)
-        if not bool(torch.isfinite(have).all()):
+        if have.layout != torch.strided or have.device.type != "cpu":
+            raise DamagedError(f"{name} is no plain tensor", where=path, remedy=_REMEDY)
+    wide = torch.float64 if any(have.dtype == torch.float64 for have in content.values()) else torch.float32
+    for name, have in content.items():
+        content[name] = have.detach().to(wide)
+        if not bool(torch.isfinite(content[name]).all()):
             raise DamagedError(f"{name} holds NaN or infinity", where=path, remedy=_REMEDY)
-    targets: dict[str, Any] = {"b_dec": dictionary.b_dec}
+    _put(dictionary, "b_dec", content["b_dec"])
+    if dictionary.W_skip is not None:
+        _put(dictionary, "W_skip", content["W_skip"].T)
     for number, bank in enumerate(dictionary):
         suffix = f".{number}" if len(dictionary.banks) > 1 else ""
         for name in ("W_enc", "W_dec", "b_enc", *bank.extra):
-            targets[f"{name}{suffix}"] = getattr(bank, name)
-    if dictionary.W_skip is not None:
-        targets["W_skip"] = dictionary.W_skip
-    for name, target in targets.items():
-        have = content[name].float() if content[name].dtype.itemsize < 4 else content[name]
-        flipped = name.startswith(("W_enc", "W_skip"))
-        target.data = (have.T if flipped else have).contiguous()
+            have = content[f"{name}{suffix}"]
+            _put(bank, name, have.T if name == "W_enc" else have)
+
+
+def _put(module: nn.Module, name: str, have: Tensor) -> None:
+    """Replace a parameter or a buffer."""
+    from torch import nn
+
+    if name in dict(module.named_buffers(recurse=False)):
+        module.register_buffer(name, have.contiguous())
+    else:
+        setattr(module, name, nn.Parameter(have.contiguous(), requires_grad=False))

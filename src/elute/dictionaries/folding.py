@@ -6,7 +6,8 @@ of a PCA. With x' W'_enc + b'_enc in training:
     W_enc = M W'_enc     b_enc = b'_enc − shift W_enc     W_dec = W'_dec B     b_dec = b'_dec B + shift
     W_skip = M W'_skip B,  whose share of the shift is taken off b_dec
 
-so pre-activations, and with them codes and thresholds, are unchanged.
+so pre-activations, and with them codes and thresholds, are unchanged. An activation with biases of its own beside
+b_enc takes the shift off them itself (`Sparsity.shift`).
 """
 
 from __future__ import annotations
@@ -73,10 +74,13 @@ def fold(trained: Dictionary, spec: DictionarySpec, by: Normalisation) -> Dictio
     for raw, bank in zip(folded, trained, strict=True):
         W_enc = _by_site(bank.W_enc.double(), _within(trained.spec.reads, bank.span, "read"), by, side="M")
         raw.W_enc.copy_(W_enc)
-        raw.b_enc.copy_(bank.b_enc.double() - W_enc @ shift_in[raw.span.read])
+        constant = W_enc @ shift_in[raw.span.read]
+        raw.b_enc.copy_(bank.b_enc.double() - constant)
         raw.W_dec.copy_(_by_site(bank.W_dec.double(), _within(trained.spec.writes, bank.span, "write"), by, side="B"))
         for name in bank.extra:
             getattr(raw, name).copy_(getattr(bank, name))
+        if trained.sparsity.shift is not None:
+            trained.sparsity.shift(raw, constant)
     return folded.eval().requires_grad_(requires_grad=False)
 
 

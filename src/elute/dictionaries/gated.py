@@ -33,9 +33,15 @@ def _gate(bank: Bank, x: Tensor) -> Tensor:
     return (x @ bank.W_enc.T + bank.b_enc).relu()
 
 
+def _shift(bank: Bank, constant: Tensor) -> None:
+    """The second map sees x W_enc without b_enc, so its bias takes a constant off by itself."""
+    bank.b_mag.copy_(bank.b_mag.double() - bank.r_mag.double().exp() * constant)
+
+
 DICTIONARY = Sparsity(
     "a gate decides what fires, a second bias how strongly",
     dense=_dense,
     second=_gate,
+    shift=_shift,
     tensors=lambda n: {"r_mag": torch.zeros(n), "b_mag": torch.zeros(n)},
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from elute.dictionaries.bank import Bank
 
-START = 0.03
+START = 0.3  # of codes near 1, as normalised rows give
 
 
 class _Jump(torch.autograd.Function):
@@ -35,13 +35,13 @@ class _Jump(torch.autograd.Function):
         theta: Tensor = given[1]
         ctx.save_for_backward(pre, theta)
         ctx.width = given[2]
-        return pre * (pre > theta)
+        return torch.where(pre > theta, pre, 0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         pre, theta = ctx.saved_tensors
         near = (pre - theta).abs() < ctx.width / 2
-        return grads[0] * (pre > theta), -(theta / ctx.width * near * grads[0]).sum(0), None
+        return grads[0] * (pre > theta), -torch.where(near, theta / ctx.width * grads[0], 0).sum(0), None
 
 
 class _Step(torch.autograd.Function):
@@ -59,19 +59,20 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
         pre, theta = ctx.saved_tensors
         near = (pre - theta).abs() < ctx.width / 2
-        return None, -(near * grads[0]).sum(0) / ctx.width, None
+        return None, -torch.where(near, grads[0] / ctx.width, 0).sum(0), None
 
 
 def _dense(bank: Bank, x: Tensor, _k: int) -> Dense:
     width, steep, pull = (bank.settings[name] for name in ("bandwidth", "tanh", "pull"))
-    pre = (x @ bank.W_enc.T + bank.b_enc).relu()
+    # Not rectified first: θ is above zero, and ReLU would put all that is negative at 0, which may be near θ.
+    pre = x @ bank.W_enc.T + bank.b_enc
     theta = bank.log_threshold.exp()
     values: Tensor = _Jump.apply(pre, theta, width)  # type: ignore[no-untyped-call]
     norms = bank.W_dec.norm(dim=1)
     firing: Tensor = _Step.apply(pre, theta, width)  # type: ignore[no-untyped-call]
     penalty = ((steep * values * norms).tanh() if steep > 0 else firing).sum(1)
     if pull > 0:
-        penalty = penalty + pull * ((theta - x @ bank.W_enc.T - bank.b_enc).relu() @ norms)
+        penalty = penalty + pull * ((theta - pre).relu() @ norms)
     return values, penalty
 
 

@@ -3,7 +3,8 @@
     loss = weight · ( Σ ‖ŷ − y‖²  +  price · Σ penalty  +  1/32 · Σ ‖ê − (y − ŷ)‖² )
 
 summed over rows, so that parts of a batch, and ranks, add up. ê is what dead features make of the error (AuxK, L. Gao
-et al., 2024). With nested prefixes the first term is its mean over the prefixes, each reconstructing by itself.
+et al., 2024). With nested prefixes the first term is its mean over the prefixes, each reconstructing by itself. An
+activation with second values (gated) adds what they leave over, the decoder held still, at no price.
 
 `by_hand` never holds rows × features: choose, decode, then gradients for what fired. Where rows take part in several
 reconstructions (nested prefixes), the features of one part see the sum of the errors that they had a share in.
@@ -23,7 +24,7 @@ from elute.dictionaries.sparsity import Slots, pack
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from elute.dictionaries.bank import Bank
+    from elute.dictionaries.bank import Bank, Ranks
     from elute.dictionaries.dictionary import Dictionary
 
 AUX_SHARE = 1 / 32
@@ -36,8 +37,7 @@ class Told:
     squared: Tensor
     slots: list[Slots]
     error: Tensor
-    penalty: float = 0.0
-    auxiliary: float = 0.0
+    penalty: float = 0.0  # what was charged, and what an activation's second values leave over
     loss: float = field(default=0.0)  # the first term with its nested parts
 
 
@@ -74,25 +74,38 @@ def by_autograd(dictionary: Dictionary, x: Tensor, y: Tensor, *, k: int, weight:
         ends = dictionary.spec.nested or (dictionary.spec.n_features,)
         errors = [_decoded(dictionary, values, base, end) - y for end in ends]
         loss = torch.stack([error.square().sum() for error in errors]).mean()
-        penalty = sum((p.sum() for _, p in dense if p is not None), x.new_zeros(()))
-        total = loss + price * penalty
+        penalty = price * sum((p.sum() for _, p in dense if p is not None), x.new_zeros(()))
         if dictionary.sparsity.second is not None:
-            total = total + _second(dictionary, x, y)
-        (weight * total).backward()  # type: ignore[no-untyped-call]
+            penalty = penalty + _second(dictionary, x, y)
+        total = weight * (loss + penalty)
+        if total.requires_grad:  # a control may hold all still that there is to learn
+            total.backward()  # type: ignore[no-untyped-call]
     error = errors[-1].detach()
     slots = [pack(value.detach()) for value in values]
     squared = _squared(error)
-    charged = weight * price * float(penalty.detach())
+    charged = weight * float(penalty.detach())
     return Told(squared, slots, error, penalty=charged, loss=weight * float(loss.detach()))
 
 
 @torch.no_grad()
-def auxiliary(bank: Bank, x: Tensor, error: Tensor, *, dead: Tensor, k: int, weight: float) -> float:
-    """Let dead features reconstruct the error; leaves their gradients and returns the loss."""
+def auxiliary(
+    bank: Bank, x: Tensor, error: Tensor, *, dead: Tensor, k: int, weight: float, shards: Ranks | None = None
+) -> float:
+    """Let dead features (of all shards) reconstruct the error; leaves their gradients and returns the loss."""
+    none, dead = len(dead) == 0, dead if len(dead) else dead.new_zeros(1)  # a stand-in that never fires
     W_enc, W_dec, b_enc = bank.W_enc.detach()[dead], bank.W_dec.detach()[dead], bank.b_enc.detach()[dead]
     idx, val = ops.strongest(x, W_enc, b_enc, k=min(k, len(dead)))
     # Error is ŷ − y, so what is left over by the dead features' own reconstruction is error + decoded.
-    left, slope = ops.of(x).residual(idx, val, W_dec, base=error, y=torch.zeros_like(error))
+    if shards is None:
+        left, slope = ops.of(x).residual(idx, val, W_dec, base=error, y=torch.zeros_like(error))
+    else:
+        slots = min(k, int(shards.most(torch.tensor([len(dead)]))[0]))
+        idx, val = (torch.nn.functional.pad(part, (0, slots - part.shape[1])) for part in (idx, val))
+        val = _of_all(shards, torch.zeros_like(val) if none else val, k)
+        decoded = torch.zeros_like(error)
+        ops.of(x).decode(idx, val, W_dec, into=decoded)
+        left = error + shards.total(decoded)
+        slope = ops.of(x).slopes(idx, val, W_dec, g=left)
     into = torch.zeros_like(W_dec), torch.zeros_like(W_enc), torch.zeros_like(b_enc)
     ops.of(x).gather(idx, val, slope, g=left, x=x, scale=2 * weight * AUX_SHARE, into=into)
     for target, grad in zip(_buffers(bank), into, strict=True):
@@ -107,10 +120,16 @@ def _chosen(dictionary: Dictionary, bank: Bank, x: Tensor, k: int) -> Slots:
     idx, val = dictionary.sparsity.choose(bank, x, k)
     if dictionary.shards is None:
         return idx, val
-    strength = dictionary.shards.beside(val.abs())
-    best = torch.zeros_like(strength, dtype=torch.bool).scatter_(1, strength.topk(k, dim=1).indices, value=True)
-    first = dictionary.shards.rank * val.shape[1]
-    return idx, val * best[:, first : first + val.shape[1]]
+    return idx, _of_all(dictionary.shards, val, k)
+
+
+def _of_all(shards: Ranks, val: Tensor, k: int) -> Tensor:
+    """Keep the values that are among the k strongest of all ranks; each brings as many."""
+    strength = shards.beside(val.abs())
+    chosen = strength.topk(min(k, strength.shape[1]), dim=1).indices
+    best = torch.zeros_like(strength, dtype=torch.bool).scatter_(1, chosen, value=True)
+    first = shards.rank * val.shape[1]
+    return val * best[:, first : first + val.shape[1]]
 
 
 def _plain(dictionary: Dictionary, slots: list[Slots], base: Tensor, y: Tensor) -> Any:

@@ -62,5 +62,10 @@ def _dense(bank: Bank, x: Tensor, k: int) -> Dense:
 
 
 DICTIONARY = Sparsity(
-    "one at a time, each from what the ones before left over", dense=_dense, fire=pursue, exact=True, tied=True
+    "one at a time, each from what the ones before left over",
+    dense=_dense,
+    fire=pursue,
+    exact=True,
+    counts=True,
+    tied=True,
 )

@@ -25,4 +25,6 @@ def _dense(bank: Bank, x: Tensor, k: int) -> Dense:
     return scattered(pre.abs().topk(k, dim=1).indices, pre), None
 
 
-DICTIONARY = Sparsity("the k strongest by magnitude, with sign", dense=_dense, choose=_choose, signed=True, exact=True)
+DICTIONARY = Sparsity(
+    "the k strongest by magnitude, with sign", dense=_dense, choose=_choose, signed=True, exact=True, counts=True
+)

@@ -41,8 +41,10 @@ class Sparsity:
     settings: Mapping[str, float] = field(default_factory=dict)  # its own numbers, with their defaults
     signed: bool = False
     exact: bool = False  # k features a row: a penalty's weight has not to be found
+    counts: bool = False  # k features a row at inference too, so that another k can be asked for
     tied: bool = False  # in training W_enc is W_dec
     second: Callable[[Bank, Tensor], Tensor] | None = None  # values that must reconstruct too, the decoder held still
+    shift: Callable[[Bank, Tensor], None] | None = None  # takes a constant off x W_enc in biases of its own
 
 
 def fire(sparsity: Sparsity, bank: Bank, x: Tensor, *, k: int) -> Slots:
@@ -58,7 +60,9 @@ def fire(sparsity: Sparsity, bank: Bank, x: Tensor, *, k: int) -> Slots:
 
 def above(bank: Bank, x: Tensor, threshold: Tensor) -> Slots:
     """Return what is above a threshold (and above zero), any number a row."""
-    parts = [pack(pre * ((pre > threshold) & (pre > 0))) for pre in ops.products(x, bank.W_enc, bank.b_enc)]
+    parts = [
+        pack(torch.where((pre > threshold) & (pre > 0), pre, 0)) for pre in ops.products(x, bank.W_enc, bank.b_enc)
+    ]
     return stack(parts)
 
 

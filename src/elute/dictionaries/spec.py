@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from elute.base.errors import ConfigError
+from elute.base.errors import ConfigError, near
 
 Kind = Literal["sae", "transcoder", "clt", "crosscoder"]
+
+_MOST = 2**31 - 1  # indices of codes are int32
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,12 @@ class DictionarySpec(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> DictionarySpec:
         for name, width in [*self.reads.items(), *self.writes.items()]:
-            if width < 1:
+            if not 1 <= width <= _MOST:
                 raise ValueError(f"site {name!r} is {width} wide")
         if self.k > self.n_features:
             raise ValueError(f"k = {self.k} is more than the {self.n_features} features")
+        if wrong := [name for name, number in self.settings.items() if not math.isfinite(number)]:
+            raise ValueError(f"setting {wrong[0]!r} is not a finite number")
         if self.nested and (
             list(self.nested) != sorted(set(self.nested)) or self.nested[0] < 1 or self.nested[-1] != self.n_features
         ):
@@ -59,10 +63,12 @@ class DictionarySpec(BaseModel):
             raise ValueError("a transcoder reads one site and writes one")
         if self.kind == "clt" and (len(self.reads) != len(self.writes) or len(self.reads) < 2):
             raise ValueError("a cross-layer transcoder reads as many sites as it writes, two or more")
-        if self.kind == "crosscoder" and (len(self.reads) < 2 or self.reads != self.writes):
-            raise ValueError("a crosscoder reads and writes the same two or more sites")
-        if self.skip and self.kind in ("sae", "crosscoder"):
+        if self.kind == "crosscoder" and (len(self.reads) < 2 or not self.same):
+            raise ValueError("a crosscoder reads and writes the same two or more sites, in one order")
+        if self.skip and self.same:
             raise ValueError(f"a linear skip would let a {self.kind} pass its input through")
+        if self.total_features > _MOST:
+            raise ValueError(f"{self.total_features} features are more than codes can name ({_MOST})")
         return self
 
     @property
@@ -80,7 +86,7 @@ class DictionarySpec(BaseModel):
         """Features of all banks."""
         return self.n_features * len(self.spans)
 
-    @cached_property
+    @property
     def spans(self) -> tuple[Span, ...]:
         """The columns of each bank."""
         if self.kind != "clt":
@@ -94,7 +100,12 @@ class DictionarySpec(BaseModel):
     @property
     def same(self) -> bool:
         """Whether what is written is what was read."""
-        return self.reads == self.writes
+        return [*self.reads.items()] == [*self.writes.items()]
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether each bank writes the very columns that it reads."""
+        return self.same and len(self.spans) == 1
 
 
 def column_spans(sites: dict[str, int]) -> dict[str, slice]:
@@ -107,25 +118,34 @@ def choose_sites(
     kind: Kind, known: dict[str, int], *, reads: tuple[str, ...], writes: tuple[str, ...]
 ) -> DictionarySpec:
     """Check which sites a kind reads and writes among those known; what is not said is what there is."""
-    if not reads and kind in ("sae", "transcoder") and len(known) > (1 if kind == "sae" else 2):
-        names = ", ".join(known)
-        raise ConfigError(f"there are several sites ({names})", remedy=f"Say which one a {kind} reads: --reads NAME.")
-    named = list(known)
-    if kind == "transcoder":
-        reads = reads or tuple(named[:1])
-        writes = writes or tuple(named[1:2])
-        if not writes:
-            raise ConfigError("a transcoder needs a second site to write", remedy="Give --writes NAME.")
-    reads = reads or tuple(named)
-    writes = writes or reads
     for name in (*reads, *writes):
         if name not in known:
-            from elute.base.errors import near
-
             raise ConfigError(f"there is no site {name!r}", remedy=near(name, known))
-    return DictionarySpec(
-        kind=kind, reads={n: known[n] for n in reads}, writes={n: known[n] for n in writes}, n_features=1, k=1
-    )
+    if twice := [name for part in (reads, writes) for name in part if part.count(name) > 1]:
+        raise ConfigError(f"site {twice[0]!r} is named twice", remedy="Name each site once.")
+    if not reads and kind in ("sae", "transcoder"):
+        left = [name for name in known if kind == "sae" or name not in writes]
+        if len(left) > (1 if kind == "sae" or writes else 2):
+            names = ", ".join(known)
+            raise ConfigError(
+                f"there are several sites ({names})", remedy=f"Say which one a {kind} reads: --reads NAME."
+            )
+        reads = tuple(left[:1])
+    if not writes and kind == "transcoder":
+        left = [name for name in known if name not in reads]
+        if len(left) != 1:
+            what = "a transcoder needs a second site to write" if not left else f"it could write {', '.join(left)}"
+            raise ConfigError(what, remedy="Give --writes NAME.")
+        writes = tuple(left)
+    reads = reads or tuple(known)
+    writes = writes or reads
+    try:
+        return DictionarySpec(
+            kind=kind, reads={n: known[n] for n in reads}, writes={n: known[n] for n in writes}, n_features=1, k=1
+        )
+    except ValidationError as error:
+        what = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
+        raise ConfigError(what, remedy=f"The sites are {', '.join(known)}: choose with --reads and --writes.") from None
 
 
 def _starts(sites: dict[str, int]) -> list[int]:

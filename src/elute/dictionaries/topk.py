@@ -26,4 +26,4 @@ def _dense(bank: Bank, x: Tensor, k: int) -> Dense:
     return scattered(pre.topk(k, dim=1).indices, pre), None
 
 
-DICTIONARY = Sparsity("the k strongest of each row", dense=_dense, choose=_choose, exact=True)
+DICTIONARY = Sparsity("the k strongest of each row", dense=_dense, choose=_choose, exact=True, counts=True)
