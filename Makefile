@@ -26,7 +26,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	@$(PIP) --editable ".[arrays,dev]" anndata
+	@$(PIP) --editable ".[arrays,tensorboard,wandb,dev]" anndata
 	@touch $@
 
 demo: $(VENV)/.base
@@ -42,7 +42,12 @@ test: $(VENV)/.dev
 journeys: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/journeys --quiet
 
-bench: $(VENV)/.dev
+# The libraries that elute is measured against, in an environment of their own.
+benchmarks/peers/.venv/.ready: benchmarks/peers/build.sh benchmarks/peers/requirements.txt
+	@echo "installing the peers into benchmarks/peers/.venv (a few minutes the first time)"
+	@PYTHON=$(PYTHON) benchmarks/peers/build.sh
+
+bench: $(VENV)/.dev benchmarks/peers/.venv/.ready
 	$(BIN)/python -m benchmarks
 
 clean:

@@ -106,12 +106,12 @@ def test_settings_are_documented_and_few() -> None:
 
 
 def test_every_shipped_configuration_loads() -> None:
-    from elute.cli.arrays import RECIPE
+    from elute.cli.sections import ARRAYS
 
     paths = sorted((ROOT / "configs").rglob("*.yaml"))
     assert paths
     for path in paths:
-        known = {"arrays": RECIPE}[path.parent.name]
+        known = {"arrays": ARRAYS}[path.parent.name]
         assert resolve(known, path, needed=())
         assert read_yaml(path)
 
@@ -138,9 +138,12 @@ def test_the_store_format_page_names_every_column() -> None:
     assert {name: (kind, key == "yes") for name, kind, key in rows} == COLUMNS
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["arrays", "--help"], ["completion", "--help"]])
+LIGHT = [["--help"], ["--version"], ["arrays", "--help"], ["completion", "--help"], ["arrays", "train", "--help"]]
+
+
+@pytest.mark.parametrize("words", LIGHT)
 def test_light_commands_load_nothing_heavy(words: list[str]) -> None:
-    heavy = ("torch", "polars", "scanpy", "streamlit", "ray", "transformers", "h5py", "zarr", "pandas")
+    heavy = ("torch", "polars", "numba", "scanpy", "streamlit", "ray", "transformers", "h5py", "zarr", "pandas")
     code = (
         "import sys; from elute.cli.main import main; main(sys.argv[1:]); "
         f"print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"

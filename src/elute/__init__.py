@@ -4,6 +4,8 @@ import elute
 model = elute.load_model(module, sites={"hidden": "encoder.3"}, batches=batches)
 elute.capture_to_store(model, data, "results/mine")
 store = elute.open_store("results/mine")
+elute.train("results/mine", "results/run")
+sae = elute.load_dictionary("results/run")
 """
 
 from __future__ import annotations
@@ -13,12 +15,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from elute.base.contracts import Site as Site
     from elute.base.errors import EluteError as EluteError
+    from elute.dictionaries.files import load_dictionary as load_dictionary
+    from elute.dictionaries.files import save_dictionary as save_dictionary
     from elute.engine.capture import CaptureConfig as CaptureConfig
     from elute.engine.capture import capture_to_store as capture_to_store
+    from elute.engine.train import Training as Training
+    from elute.engine.train import train as train
     from elute.models.edits import add as add
     from elute.models.edits import replace as replace
     from elute.models.edits import scale as scale
     from elute.models.load import load_model as load_model
+    from elute.store.codes import open_codes as open_codes
     from elute.store.reader import open_store as open_store
     from elute.store.shuffle import ShuffleConfig as ShuffleConfig
     from elute.store.writer import StoreWriter as StoreWriter
@@ -30,12 +37,17 @@ _FACE = {
     "ShuffleConfig": "elute.store.shuffle",
     "Site": "elute.base.contracts",
     "StoreWriter": "elute.store.writer",
+    "Training": "elute.engine.train",
     "add": "elute.models.edits",
     "capture_to_store": "elute.engine.capture",
+    "load_dictionary": "elute.dictionaries.files",
     "load_model": "elute.models.load",
+    "open_codes": "elute.store.codes",
     "open_store": "elute.store.reader",
     "replace": "elute.models.edits",
+    "save_dictionary": "elute.dictionaries.files",
     "scale": "elute.models.edits",
+    "train": "elute.engine.train",
 }
 
 

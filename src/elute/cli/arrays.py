@@ -11,19 +11,12 @@ from elute.arrays.demo import DemoConfig
 from elute.arrays.importing import ImportConfig
 from elute.arrays.look import HeadConfig
 from elute.base.errors import DamagedError
-from elute.base.recipe import Section
 from elute.base.run import Artifact
 from elute.cli.commands import command
+from elute.cli.sections import ARRAYS
 from elute.store.scaling import StatsConfig
 from elute.store.splitting import SplitConfig
 
-RECIPE: dict[str, type[Section]] = {
-    "import": ImportConfig,
-    "split": SplitConfig,
-    "stats": StatsConfig,
-    "head": HeadConfig,
-    "demo": DemoConfig,
-}
 FOLDER = click.Path(path_type=Path, file_okay=False)
 store_argument = click.argument("store", type=FOLDER)
 
@@ -35,7 +28,7 @@ def _show_import(answer: dict[str, Any]) -> str:
     return text + (" (already there, unchanged)" if answer["reused"] else "")
 
 
-@command("import", ImportConfig, recipe=RECIPE, show=_show_import)
+@command("import", ImportConfig, recipe=ARRAYS, show=_show_import)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--output", required=True, type=FOLDER, help="Folder of the new store.")
 def import_(files: tuple[Path, ...], output: Path, config: ImportConfig) -> Artifact:
@@ -78,7 +71,7 @@ def _show_split(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@command("split", SplitConfig, recipe=RECIPE, show=_show_split)
+@command("split", SplitConfig, recipe=ARRAYS, show=_show_split)
 @store_argument
 def split(store: Path, config: SplitConfig) -> Artifact:
     """Draw train, validation and test over the groups of STORE: rows of one group stay together."""
@@ -96,7 +89,7 @@ def _show_stats(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@command("stats", StatsConfig, recipe=RECIPE, show=_show_stats)
+@command("stats", StatsConfig, recipe=ARRAYS, show=_show_stats)
 @store_argument
 def stats(store: Path, config: StatsConfig) -> Artifact:
     """Measure the scaling of STORE in one pass and write embed_stats.json."""
@@ -109,7 +102,7 @@ def _show_head(answer: dict[str, Any]) -> str:
     return str(answer["text"])
 
 
-@command("head", HeadConfig, recipe=RECIPE, show=_show_head)
+@command("head", HeadConfig, recipe=ARRAYS, show=_show_head)
 @store_argument
 def head(store: Path, config: HeadConfig) -> Artifact:
     """Print what STORE holds, and its first rows."""
@@ -127,9 +120,25 @@ def report(store: Path) -> Artifact:
     return build_report(store)
 
 
+def _planted(found: dict[str, Any]) -> list[str]:
+    """What a dictionary found of features that were planted, beside its controls."""
+    recovered, explained = found["recovered"], found["explained_variance"]
+    columns = {name: len(name) + 3 for name in recovered}
+    first = f"{found['planted']} planted features, a dictionary of {found['features']}, and its controls:"
+    return [
+        first,
+        "",
+        f"{'':<34}" + "".join(f"{name:>{n}}" for name, n in columns.items()),
+        f"{'planted features found again':<34}" + "".join(f"{recovered[k]:>{n}.1%}" for k, n in columns.items()),
+        f"{'variance explained':<34}"
+        + "".join(f"{explained[k]:>{n}.1%}" if k in explained else f"{'–':>{n}}" for k, n in columns.items()),
+    ]
+
+
 def _show_demo(answer: dict[str, Any]) -> str:
-    accuracy, sites = answer["accuracy"], answer["sites"]
+    accuracy, sites, found = answer["accuracy"], answer["sites"], answer["dictionary"]
     rows = ", ".join(f"{name} {n:,}" for name, n in answer["split"].items())
+    planted = f"--store {found['planted_store']} --truth {found['planted_store']}/truth.npy"
     stream, columns = answer["stream"], {"trained": 9, "random weights": 16, "commonest state": 17}
     lines = [
         "",
@@ -146,18 +155,21 @@ def _show_demo(answer: dict[str, Any]) -> str:
         f"Stored: {answer['rows']:,} rows of {len(sites['trained'])} sites, every byte verified; by donor: {rows}.",
         f"Streamed: {stream['rows']:,} training rows in random order in {stream['seconds']:.2f} s.",
         "",
+        *_planted(answer["dictionary"]),
+        "",
         "Where to look:",
         f"  {answer['report']}   (in a browser)",
         f"  elute arrays head {answer['store']}",
         f"  elute arrays stats {answer['store']} --method pca --rank 16",
+        f"  elute arrays eval --dictionary {found['dictionary']} {planted}",
     ]
     return "\n".join(lines)
 
 
-@command("demo", DemoConfig, recipe=RECIPE, show=_show_demo)
+@command("demo", DemoConfig, recipe=ARRAYS, show=_show_demo)
 @click.option("--output", default="results/demo", show_default=True, type=FOLDER, help="Folder of the results.")
 def demo(output: Path, config: DemoConfig) -> Artifact:
-    """Train a small network for a few seconds, capture two of its sites into a store, and look at the rows."""
+    """Capture a small network into a store and look at the rows, then find planted features with a dictionary."""
     from elute.arrays.demo import demonstrate
 
     return demonstrate(output, config)

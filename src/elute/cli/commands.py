@@ -191,7 +191,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     if kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=text)
     if kind is dict:
-        return click.Option([flag, name], metavar="NAME=SHARE,…", default=None, callback=_pairs, help=text)
+        return click.Option([flag, name], metavar="NAME=NUMBER,…", default=None, callback=_pairs, help=text)
     value: Any = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
     return click.Option([flag, name], type=value, multiple=many, default=None, help=text)
 
@@ -214,7 +214,9 @@ def _pairs(_context: click.Context, option: click.Parameter, value: str | None) 
     try:
         return {name.strip(): float(share) for name, _, share in (p.partition("=") for p in value.split(","))}
     except ValueError:
-        raise click.BadParameter("write it as train=0.8,validation=0.1,test=0.1", param=option) from None
+        raise click.BadParameter(
+            "write it as train=0.8,test=0.2: name=number, with commas between", param=option
+        ) from None
 
 
 def _flags(model: type[Section], given: dict[str, Any]) -> dict[str, Any]:

@@ -8,28 +8,12 @@ from typing import Any
 import click
 
 from elute.arrays.dictionaries import BringConfig, ExportConfig
-from elute.base.recipe import Section
 from elute.base.run import Artifact
 from elute.cli.commands import command
+from elute.cli.sections import ARRAYS, TRAINING
 from elute.engine.encode import EncodeConfig
-from elute.engine.fit import FitConfig
-from elute.engine.settings import DeadConfig, DictionaryConfig, EvalConfig, LearnConfig
-from elute.engine.tracking import TrackConfig
+from elute.engine.settings import EvalConfig
 
-TRAINING: dict[str, type[Section]] = {
-    "dictionary": DictionaryConfig,
-    "learn": LearnConfig,
-    "fit": FitConfig,
-    "dead": DeadConfig,
-    "track": TrackConfig,
-}
-SECTIONS: dict[str, type[Section]] = {
-    **TRAINING,
-    "encode": EncodeConfig,
-    "eval": EvalConfig,
-    "export": ExportConfig,
-    "import-dictionary": BringConfig,
-}
 FOLDER = click.Path(path_type=Path, file_okay=False)
 store_option = click.option("--store", required=True, type=FOLDER, help="Folder of the rows.")
 dictionary_option = click.option(
@@ -45,7 +29,7 @@ def _show_train(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@command("train", TRAINING, recipe=SECTIONS, show=_show_train)
+@command("train", TRAINING, recipe=ARRAYS, show=_show_train)
 @store_option
 @click.option("--output", required=True, type=FOLDER, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Refuse to start where there is no checkpoint to go on from.")
@@ -66,7 +50,7 @@ def _show_encode(answer: dict[str, Any]) -> str:
     return f"{answer['path']}: {answer['rows']:,} rows, up to {answer['k']} of {answer['features']:,} features each"
 
 
-@command("encode", EncodeConfig, recipe=SECTIONS, show=_show_encode)
+@command("encode", EncodeConfig, recipe=ARRAYS, show=_show_encode)
 @dictionary_option
 @store_option
 @click.option("--output", required=True, type=FOLDER, help="Folder of the codes.")
@@ -97,7 +81,7 @@ def _show_eval(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@command("eval", EvalConfig, recipe=SECTIONS, show=_show_eval)
+@command("eval", EvalConfig, recipe=ARRAYS, show=_show_eval)
 @dictionary_option
 @store_option
 def evaluate(dictionary: str, store: Path, config: EvalConfig) -> Artifact:
@@ -107,7 +91,7 @@ def evaluate(dictionary: str, store: Path, config: EvalConfig) -> Artifact:
     return judge(dictionary, store, config)
 
 
-@command("export", ExportConfig, recipe=SECTIONS)
+@command("export", ExportConfig, recipe=ARRAYS)
 @dictionary_option
 @click.option("--output", type=click.Path(path_type=Path), help="Folder or file; beside the dictionary if not given.")
 def export(dictionary: str, output: Path | None, config: ExportConfig) -> Artifact:
@@ -123,7 +107,7 @@ def _show_bring(answer: dict[str, Any]) -> str:
     return f"{answer['path']}: {answer['kind']} of {answer['library']}, {what}"
 
 
-@command("import-dictionary", BringConfig, recipe=SECTIONS, show=_show_bring)
+@command("import-dictionary", BringConfig, recipe=ARRAYS, show=_show_bring)
 @click.argument("path")
 @click.option("--output", required=True, type=FOLDER, help="Folder of the run.")
 def import_dictionary(path: str, output: Path, config: BringConfig) -> Artifact:

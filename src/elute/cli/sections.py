@@ -1,0 +1,35 @@
+"""The sections that a settings file of a group may hold: one file serves all its commands."""
+
+from __future__ import annotations
+
+from elute.arrays.demo import DemoConfig
+from elute.arrays.dictionaries import BringConfig, ExportConfig
+from elute.arrays.importing import ImportConfig
+from elute.arrays.look import HeadConfig
+from elute.base.recipe import Section
+from elute.engine.encode import EncodeConfig
+from elute.engine.fit import FitConfig
+from elute.engine.settings import DeadConfig, DictionaryConfig, EvalConfig, LearnConfig
+from elute.engine.tracking import TrackConfig
+from elute.store.scaling import StatsConfig
+from elute.store.splitting import SplitConfig
+
+TRAINING: dict[str, type[Section]] = {
+    "dictionary": DictionaryConfig,
+    "learn": LearnConfig,
+    "fit": FitConfig,
+    "dead": DeadConfig,
+    "track": TrackConfig,
+}
+ARRAYS: dict[str, type[Section]] = {
+    "import": ImportConfig,
+    "split": SplitConfig,
+    "stats": StatsConfig,
+    "head": HeadConfig,
+    "demo": DemoConfig,
+    **TRAINING,
+    "encode": EncodeConfig,
+    "eval": EvalConfig,
+    "export": ExportConfig,
+    "import-dictionary": BringConfig,
+}
