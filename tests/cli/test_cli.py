@@ -98,7 +98,7 @@ def test_file_then_set_then_flag(numbers: Path, tmp_path: Path, capsys: pytest.C
     ("text", "words"),
     [
         ("import: {dtyp: fp16}\n", "import: unknown key 'dtyp'. Did you mean 'dtype'?"),
-        ("imports: {}\n", "unknown section 'imports'. Did you mean 'import'?"),
+        ("imports: {}\n", "unknown section 'imports'. Did you mean 'import' or"),
         ("import: {rows_per_shard: many}\n", "rows_per_shard = 'many'"),
         ("import: {dtype: fp64}\n", "dtype = 'fp64': Input should be 'fp32', 'fp16' or 'bf16'"),
         ("import: {site: a, site: b}\n", "the key 'site' is given twice"),
@@ -122,7 +122,7 @@ def test_a_wrong_setting_is_one_line(
     ("words", "message"),
     [
         (["arays"], "There is no command 'arays'. Did you mean 'arrays'?"),
-        (["arrays", "imprt"], "There is no command 'imprt'. Did you mean 'import' or 'report'?"),
+        (["arrays", "imprt"], "There is no command 'imprt'. Did you mean 'import' or 'report' or 'export'?"),
         (["arrays", "import"], "Missing argument 'FILES...'"),
         (["arrays", "stats", "x", "--metod", "pca"], "--metod"),
         (["arrays", "stats", "x", "--method", "ica"], "'ica' is not one of"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -142,7 +143,8 @@ def command(
             artifact = function(**given, **({} if section is None else {"config": config}))
             answer = {"kind": artifact.kind, "path": str(artifact.path), **artifact.summary}
             text = json.dumps(answer, ensure_ascii=False, default=str) if as_json else (show or _plain)(answer)
-            click.echo(text)
+            if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one answers
+                click.echo(text)
 
         own = list(getattr(function, "__click_params__", []))[::-1]
         options = [option for model in asked.values() for option in _options(model)]

@@ -25,8 +25,16 @@ def describe(store: Store, where: Selection, config: DictionaryConfig, *, contro
     """Return the dictionary's description, checked against the store."""
     if where.rows < 2:
         raise DataError(f"{where.rows} row is too few to train on", where=store.folder)
+    try:
+        return _described(store, config, control=control)
+    except ValidationError as error:
+        what = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
+        raise ConfigError(what, remedy="Change the dictionary's settings.") from None
+
+
+def _described(store: Store, config: DictionaryConfig, *, control: str) -> DictionarySpec:
     sites = choose_sites(config.kind, store.sites, reads=config.reads, writes=config.writes)
-    n = config.n_features or 8 * sites.width_in
+    n = config.n_features or 8 * max(span.widths[0] for span in sites.spans)
     nested = tuple(n >> i for i in range(config.nested - 1, -1, -1)) if config.nested else ()
     source: dict[str, Any] = {"store": store.manifest.store, "control": control}
     if store.manifest.model is not None:
@@ -35,11 +43,10 @@ def describe(store: Store, where: Selection, config: DictionaryConfig, *, contro
         **sites.model_dump(), "n_features": n, "activation": config.activation, "k": config.k, "nested": nested,
         "skip": config.skip, "settings": config.numbers or {}, "source": source,
     }  # fmt: skip
-    try:
-        return DictionarySpec.model_validate(values)
-    except ValidationError as error:
-        what = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
-        raise ConfigError(what, remedy="Change the dictionary's settings.") from None
+    spec = DictionarySpec.model_validate(values)
+    with torch.device("meta"):
+        Dictionary(spec)  # says what is wrong with the activation and its settings, at no cost
+    return spec
 
 
 def begin(spec: DictionarySpec, learn: LearnConfig, *, seed: int) -> Dictionary:
@@ -50,7 +57,7 @@ def begin(spec: DictionarySpec, learn: LearnConfig, *, seed: int) -> Dictionary:
         for bank in dictionary:
             bank.W_dec.normal_(generator=drawn)
             bank.W_dec.div_(bank.W_dec.norm(dim=1, keepdim=True))
-            if (learn.tied and spec.same) or dictionary.sparsity.tied:
+            if (learn.tied and spec.mirrored) or dictionary.sparsity.tied:
                 bank.W_enc.copy_(bank.W_dec)
             else:
                 bank.W_enc.normal_(generator=drawn)
@@ -61,8 +68,8 @@ def begin(spec: DictionarySpec, learn: LearnConfig, *, seed: int) -> Dictionary:
 
 
 @torch.no_grad()
-def centre(dictionary: Dictionary, rows: dict[str, Tensor], learn: LearnConfig) -> float:
-    """Set the decoder's bias and what undoes it before the encoder; return the spread of what is written."""
+def centre(dictionary: Dictionary, rows: dict[str, Tensor], learn: LearnConfig) -> tuple[Tensor, float]:
+    """Set the decoder's bias and what undoes it before the encoder; return mean and spread of what is written."""
     spec = dictionary.spec
     x = torch.cat([rows[name] for name in spec.reads], dim=1)
     y = torch.cat([rows[name] for name in spec.writes], dim=1)
@@ -72,20 +79,25 @@ def centre(dictionary: Dictionary, rows: dict[str, Tensor], learn: LearnConfig) 
         middle = dictionary.b_dec if spec.same else middle_of(x)
         for bank in dictionary:
             bank.b_enc.copy_(-bank.W_enc @ middle[bank.span.read])
-    return float((y.double() - y.double().mean(0)).square().sum(1).mean())
+    mean = y.double().mean(0)
+    spread = float((y.double() - mean).square().sum(1).mean())
+    if not spread > 0:
+        raise DataError("what is written does not vary: there is nothing to learn", remedy="Choose another site.")
+    return mean.float(), spread
 
 
 @torch.no_grad()
-def share_features(dictionary: Dictionary, ranks: Ranks) -> None:
-    """Keep this rank's features alone."""
+def share_features(dictionary: Dictionary, ranks: Ranks, *, most: int) -> None:
+    """Keep this rank's features alone, of which up to `most` fire in a row."""
     spec = dictionary.spec
     if spec.kind == "clt" or spec.activation not in ("topk", "signed-topk") or spec.nested:
         remedy = "Spread the rows instead: leave --shard-features out."
         raise ConfigError(
             "features are spread over processes for topk and signed-topk with one bank, not nested", remedy=remedy
         )
-    if spec.n_features % ranks.world or spec.n_features // ranks.world < spec.k:
-        raise ConfigError(f"{spec.n_features} features do not fall into {ranks.world} equal parts of {spec.k} or more")
+    if spec.n_features % ranks.world or spec.n_features // ranks.world < most:
+        what = f"{spec.n_features} features do not fall into {ranks.world} equal parts of {most} or more"
+        raise ConfigError(what, remedy="Change --n-features, or the number of processes.")
     mine = ranks.share(spec.n_features)
     for bank in dictionary:
         for name, p in list(bank.named_parameters()):

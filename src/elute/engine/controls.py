@@ -3,7 +3,8 @@
     frozen-decoder    directions stay as they were drawn; only encoder and biases learn
     random-decoder    directions and encoder stay as they were drawn; only biases learn
     shuffled-rows     each column of a batch is put in another random order: columns keep their distribution and lose
-                      what they have to do with one another; for a transcoder, the rows read are shuffled as a whole
+                      what they have to do with one another; where other sites are written, the rows that are read
+                      are shuffled as a whole: they keep what they are and lose what they have to do with those written
 
 Dead features are left alone in the first two: beginning one anew at a badly reconstructed row would teach it.
 """
@@ -41,3 +42,10 @@ def shuffled_columns(x: Tensor, *, seed: tuple[int, ...]) -> Tensor:
 
     keys = torch.from_numpy(np.random.default_rng(seed).random(x.shape, np.float32)).to(x.device)
     return x.gather(0, keys.argsort(dim=0))
+
+
+def shuffled_rows(x: Tensor, *, seed: tuple[int, ...]) -> Tensor:
+    """Put the rows in another order."""
+    import numpy as np
+
+    return x[torch.from_numpy(np.random.default_rng(seed).permutation(len(x))).to(x.device)]

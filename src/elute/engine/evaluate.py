@@ -64,18 +64,23 @@ def evaluate(dictionary: Dictionary, store: Store, config: EvalConfig) -> dict[s
         "l0": fired.l0, "dead_fraction": fired.dead_fraction,
         "control": {"explained_variance_pca": _mean(per_site, "explained_variance_pca")},
     }  # fmt: skip
-    answer["redundancy"] = decoder_redundancy(torch.cat([b.W_dec.detach() for b in dictionary][:1])).mean
+    if dictionary.spec.n_features > 1:
+        answer["redundancy"] = decoder_redundancy(next(iter(dictionary)).W_dec.detach()).mean
     if len(per_site) > 1:
         answer["sites"] = per_site
     if config.truth is not None:
-        found, control = against(dictionary.directions(), config.truth, config)
+        found, control = against(dictionary, config.truth, config)
         answer |= found
         answer["control"] |= control
     return answer
 
 
-def against(found: Tensor, truth: Path, config: EvalConfig) -> tuple[dict[str, float], dict[str, float]]:
-    """Compare directions with planted ones: what was found, and what as many random directions give."""
+def against(dictionary: Dictionary, truth: Path, config: EvalConfig) -> tuple[dict[str, float], dict[str, float]]:
+    """Compare directions with planted ones: what was found, and what as many random directions give.
+
+    Where codes have a sign, a direction and its opposite are the same feature.
+    """
+    found, absolute = dictionary.directions(), dictionary.sparsity.signed
     planted = load_npy(truth)
     if planted.ndim != 2 or planted.dtype.kind != "f" or planted.shape[1] != found.shape[1]:
         what = f"holds {planted.dtype} {[*planted.shape]}, the dictionary writes [{found.shape[1]}]"
@@ -84,7 +89,9 @@ def against(found: Tensor, truth: Path, config: EvalConfig) -> tuple[dict[str, f
     counts = np.array(load_npy(beside)) if beside.exists() else None
     directions = torch.from_numpy(np.array(planted, np.float32))
     drawn = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
-    both = [recovery(f, directions, counts, at=config.at, least=config.least) for f in (found, drawn)]
+    both = [
+        recovery(f, directions, counts, at=config.at, least=config.least, absolute=absolute) for f in (found, drawn)
+    ]
     told = [
         {"mean_max_cosine": r.mean_max_cosine, "recovered_fraction": r.recovered_fraction, "uniqueness": r.uniqueness}
         for r in both

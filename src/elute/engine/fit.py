@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -49,8 +48,8 @@ class FitConfig(Section):
     """Rows of one update, over all processes."""
     accumulate: int = Field(1, ge=1)
     """Batches whose gradients make one update."""
-    lr: float = Field(2e-3, gt=0)
-    """Learning rate."""
+    lr: float | None = Field(None, gt=0)
+    """Learning rate; 0.032 / √width for a dictionary if not given."""
     warmup: float = Field(0.02, ge=0, le=1)
     """Share of the steps over which the rate rises."""
     decay: float = Field(0.3, ge=0, le=1)
@@ -72,8 +71,9 @@ class FitConfig(Section):
             raise ConfigError("steps and rows are both given", remedy="Give one of them.")
         if self.steps is not None:
             return self.steps
-        rows = self.rows if self.rows is not None else max(stored, 2000 * self.batch_size)
-        return max(1, math.ceil(rows / (self.batch_size * self.accumulate)))
+        each = self.batch_size * self.accumulate
+        rows = self.rows if self.rows is not None else max(stored, 2000 * each)
+        return max(1, math.ceil(rows / each))
 
 
 class Objective(Protocol):
@@ -89,6 +89,9 @@ class Objective(Protocol):
 
     def figures(self, sums: Mapping[str, float]) -> dict[str, float]:
         """Turn sums of the rows since the last record into figures for people."""
+
+    def tie(self) -> None:
+        """Bring parameters that are one in line, when others were put in their place."""
 
     def state(self) -> dict[str, Any]:
         """Return all that a later step depends on, besides the parameters."""
@@ -129,8 +132,11 @@ class Fit:
         self.folder, self.steps = folder, steps
         self.optimizer = Adam(objective.learnt, config.optimizer)
         self.average = {p.name: p.value.clone() for p in objective.learnt} if config.ema else {}
+        self.rate = config.lr or 1e-3
         self.step = 0
         self.sums: dict[str, float] = {}
+        self.figures: dict[str, float] = {}  # of the last record
+        self.rows_per_step = config.batch_size * config.accumulate
 
     def resume(self, settings: Mapping[str, Any], ranks: Ranks) -> int | None:
         """Go on from the folder's checkpoint if there is one; returns its last step."""
@@ -139,15 +145,19 @@ class Fit:
             return None
         parts, told = found
         resume.same_settings(self.folder, told["settings"], dict(settings))
-        for p in self.objective.learnt:
-            p.value.copy_(self._mine(parts["value"][p.name], p, ranks))
-            if self.average:
-                self.average[p.name].copy_(self._mine(parts["average"][p.name], p, ranks))
-        mine = {k: self._moment(k, v, ranks) for k, v in parts["optimizer"].items()}
-        self.optimizer.load_state(mine)
-        self.objective.load_state(parts["objective"])
+        try:
+            for p in self.objective.learnt:
+                p.value.copy_(self._mine(parts["value"][p.name], p, ranks))
+                if self.average:
+                    self.average[p.name].copy_(self._mine(parts["average"][p.name], p, ranks))
+            mine = {k: self._moment(k, v, ranks) for k, v in parts["optimizer"].items()}
+            self.optimizer.load_state(mine)
+            self.objective.load_state(parts["objective"])
+            self.step, self.sums, self.figures = told["step"], told["sums"], told["figures"]
+        except (KeyError, RuntimeError, ValueError, AttributeError) as error:  # what is not there, or has another shape
+            raise resume.damaged(self.folder) from error
+        self.objective.tie()
         self.stream.load_state(told["stream"])
-        self.step, self.sums = told["step"], told["sums"]
         return self.step - 1
 
     def run(self, settings: Mapping[str, Any], *, ranks: Ranks, metrics: Metrics, split: bool) -> Fitted:
@@ -155,9 +165,8 @@ class Fit:
         began, first = time.perf_counter(), self.step
         saved = time.monotonic()
         batches = iter(self.stream)
-        rows = self.config.batch_size
-        figures: dict[str, float] = {}
-        bar = console.progress("train", self.steps * rows, done=self.step * rows) if ranks.leads else _quiet()
+        rows = self.rows_per_step
+        bar = console.progress("train", self.steps * rows, done=self.step * rows)
         with stoppable() as stop, bar as shown:
             while self.step < self.steps:
                 sums = self._gradient(batches, ranks, split=split)
@@ -165,17 +174,18 @@ class Fit:
                 stopped, keep = self._together(sums, ranks, (stop.is_set(), ranks.leads and due), split=split)
                 self._update(ranks, sums)
                 if metrics.due(self.step - 1) or self.step == self.steps:
-                    figures = self._record(metrics, began, first)
-                    shown.note = _words(figures)
+                    self._record(metrics, began, first)
+                    shown.note = _words(self.figures)
                 shown.advance(rows)
                 if stopped or keep:
                     self._save(settings, ranks, metrics)
                     saved = time.monotonic()
                 if stopped:
+                    ranks.any(flag=False)  # torchrun ends all as soon as one has ended: not before this is written
                     raise KeyboardInterrupt
         self._finish()
         rate = (self.step - first) * rows / max(1e-9, time.perf_counter() - began)
-        return Fitted(self.step, figures, rate)
+        return Fitted(self.step, self.figures, rate)
 
     def _gradient(self, batches: Iterator[Batch], ranks: Ranks, *, split: bool) -> dict[str, float]:
         """Add up the gradients of a step's parts on this rank."""
@@ -197,12 +207,15 @@ class Fit:
 
         if ranks.world == 1:
             return flags
-        values = torch.tensor([*(sums.values() if split or ranks.leads else [0.0] * len(sums)), *map(float, flags)])
-        values = ranks.total(values.double())
+        own = list(sums.values()) if split or ranks.leads else [0.0] * len(sums)
+        values = ranks.total(torch.tensor([*own, *map(float, flags)], dtype=torch.float64))
         sums.update(zip(sums, values[:-2].tolist(), strict=True))
         if split:
             for p in self.objective.learnt:
                 ranks.total(p.grad)
+            moved = self.objective.learnt if self.config.optimizer == "sparse-adam" else []
+            for fired in {id(p.fired): p.fired for p in moved if p.fired is not None}.values():
+                ranks.most(fired)
         return bool(values[-2] > 0), bool(values[-1] > 0)
 
     def _update(self, ranks: Ranks, sums: dict[str, float]) -> None:
@@ -221,7 +234,7 @@ class Fit:
         every = getattr(self.objective, "re_norm_interval", 1)
         due = every > 0 and (self.step + 1) % every == 0
         project = getattr(self.objective, "project", True)
-        self.optimizer.step(self.config.lr * share, clip=clip, project=project, renormalise=due)
+        self.optimizer.step(self.rate * share, clip=clip, project=project, renormalise=due)
         self.objective.after(self.step, self.steps, self.optimizer)
         for p in self.objective.learnt if self.average else ():
             self.average[p.name].lerp_(p.value, 1 - self.config.ema)
@@ -231,13 +244,12 @@ class Fit:
         self.sums["length"] = self.sums.get("length", 0.0) + length
         self.step += 1
 
-    def _record(self, metrics: Metrics, began: float, first: int) -> dict[str, float]:
+    def _record(self, metrics: Metrics, began: float, first: int) -> None:
         figures = self.objective.figures(self.sums)
         figures["gradient_norm"] = self.sums["length"] / self.sums["steps"]
-        rate = (self.step - first) * self.config.batch_size / max(1e-9, time.perf_counter() - began)
+        rate = (self.step - first) * self.rows_per_step / max(1e-9, time.perf_counter() - began)
         metrics.log(self.step - 1, figures, extra={"rows_per_second": rate})
-        self.sums = {}
-        return figures
+        self.sums, self.figures = {}, figures
 
     def _save(self, settings: Mapping[str, Any], ranks: Ranks, metrics: Metrics) -> None:
         """Write a checkpoint; every rank brings its part."""
@@ -252,7 +264,8 @@ class Fit:
         }
         if ranks.leads:
             metrics.sync()
-            told = {"step": self.step, "settings": settings, "stream": self.stream.state(), "sums": self.sums}
+            told = {"step": self.step, "settings": settings, "stream": self.stream.state(), "sums": self.sums,
+                    "figures": self.figures}  # fmt: skip
             resume.save(self.folder, parts, told)
 
     def _finish(self) -> None:
@@ -260,6 +273,7 @@ class Fit:
             p.value.copy_(self.average[p.name])
             if p.unit:
                 p.value.div_(p.value.norm(dim=1, keepdim=True).clamp(min=1e-30))
+        self.objective.tie()
 
     @staticmethod
     def _whole(t: torch.Tensor, p: Learnt, ranks: Ranks) -> torch.Tensor:
@@ -278,11 +292,3 @@ def _words(figures: Mapping[str, float]) -> str:
     """The figures that a progress line shows."""
     shown = {"loss": "loss {:.4f}", "explained_variance": "explained {:.1%}", "l0": "L0 {:.1f}", "dead": "dead {:.1%}"}
     return ", ".join(text.format(figures[name]) for name, text in shown.items() if name in figures)
-
-
-@contextmanager
-def _quiet() -> Iterator[Any]:
-    """A progress line that nobody sees."""
-    from types import SimpleNamespace
-
-    yield SimpleNamespace(note="", advance=lambda _n: None)

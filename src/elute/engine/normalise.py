@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from elute.store.rows import Selection
 
 SAMPLE = 32_768  # rows
+MEASURED = ("standard", "pca")
 
 
 def sample(store: Store, where: Selection, sites: list[str], *, seed: int) -> dict[str, Tensor]:
@@ -42,19 +43,38 @@ def sample(store: Store, where: Selection, sites: list[str], *, seed: int) -> di
         rows += len(batch.places)
         if rows >= SAMPLE:
             break
-    return {name: torch.cat(parts) for name, parts in held.items()}
+    found = {name: torch.cat(parts) for name, parts in held.items()}
+    for name, x in found.items():
+        if not bool(torch.isfinite(x).all()):
+            what, remedy = f"rows of site {name!r} hold NaN or infinity", "Import them with --bad-rows drop."
+            raise DataError(what, where=store.folder, remedy=remedy)
+    return found
+
+
+def scaling_of(method: str, store: Store) -> str | None:
+    """Return the digest of the store's scaling where rows are normalised by it, if it has been measured."""
+    if method not in MEASURED or not (store.folder / layout.STATS).exists():
+        return None
+    return Scaling.of(store.folder).digest
+
+
+def measured(method: str, store: Store) -> None:
+    """Measure the store's scaling where rows are normalised by it, if that has not been done."""
+    if method in MEASURED and not (store.folder / layout.STATS).exists():
+        console.say(f"{store.folder}: measuring the scaling ({method})")
+        measure(store.folder, StatsConfig(method="pca" if method == "pca" else "standard"))
 
 
 def normalisation(method: str, store: Store, rows: dict[str, Tensor], *, k: int) -> dict[str, Affine]:
     """Return each site's normalisation."""
-    if method in ("standard", "pca"):
+    if method in MEASURED:
         return _measured(method, store, list(rows))
     found = {}
     for name, x in rows.items():
         mean = x.double().mean(0)
         square = float((x.double() - mean).square().sum(1).mean())
         if square <= 1e-12 * max(1.0, float(mean.square().sum())):
-            raise DataError(f"site {name!r} does not vary", where=store.folder, remedy="Check the rows, or the site.")
+            raise _flat(name, store)
         size = (square / k) ** 0.5 if method == "scale" else 1.0
         shift = mean.float() if method != "none" else torch.zeros(x.shape[1])
         ones = torch.ones(x.shape[1])
@@ -62,11 +82,16 @@ def normalisation(method: str, store: Store, rows: dict[str, Tensor], *, k: int)
     return found
 
 
+def _flat(name: str, store: Store) -> DataError:
+    return DataError(f"site {name!r} does not vary", where=store.folder, remedy="Check the rows, or the site.")
+
+
 def _measured(method: str, store: Store, sites: list[str]) -> dict[str, Affine]:
-    if not (store.folder / layout.STATS).exists():
-        console.say(f"{store.folder}: measuring the scaling ({method})")
-        measure(store.folder, StatsConfig(method="pca" if method == "pca" else "standard"))
+    measured(method, store)
     scaling = Scaling.of(store.folder)
+    if scaling.record.get("store") != store.manifest.store:
+        remedy = f"`elute arrays stats {store.folder} --method {method}` measures it anew."
+        raise ConfigError("the scaling was measured on other rows", where=store.folder, remedy=remedy)
     if scaling.record["method"] != method:
         raise ConfigError(
             f"the store's scaling is {scaling.record['method']}, --normalise asks for {method}",
@@ -76,6 +101,8 @@ def _measured(method: str, store: Store, sites: list[str]) -> dict[str, Affine]:
     found = {}
     for name in sites:
         site = scaling.site(name)
+        if len(site.constant) == len(site.mean):
+            raise _flat(name, store)
         mean = torch.from_numpy(site.mean)
         if site.components is None or site.variances is None:
             std = torch.from_numpy(site.std).clone()

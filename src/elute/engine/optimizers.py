@@ -6,7 +6,7 @@ D. Kingma, J. Ba, "Adam", 2015. For a row w of a parameter whose rows keep lengt
 3. w ← w / ‖w‖, where it is due.
 4. The gradient's memory is cleared for the next batch.
 
-`sparse` leaves rows alone whose feature did not fire: their moments wait and neither decay nor move them.
+`sparse-adam` leaves rows alone whose feature did not fire: their moments wait and neither decay nor move them.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Adam:
         v[rows] = v[rows] * BETAS[1] + (1 - BETAS[1]) * g[rows].square()
         w[rows] = w[rows] - length * m[rows] / (v[rows].sqrt() + eps)
         if options[1]:
-            w.div_(w.norm(dim=1, keepdim=True).clamp(min=1e-30))
+            w[rows] = w[rows] / w[rows].norm(dim=1, keepdim=True).clamp(min=1e-30)
         g.zero_()
 
 
@@ -118,6 +118,8 @@ def _adam(
         wf, gf, mf, vf = w[f], g[f], m[f], v[f]
         width = wf.shape[0]
         if fired.shape[0] == w.shape[0] and fired[f] == 0:
+            for j in range(width):
+                gf[j] = 0  # a penalty may have left something; it must not wait for the row to fire
             continue
         along = zero
         if project:

@@ -32,7 +32,7 @@ def save(folder: Path, parts: Mapping[str, Mapping[str, Any]], told: Mapping[str
     for part, values in parts.items():
         for name, value in values.items():
             (tensors if isinstance(value, torch.Tensor) else numbers)[f"{part}.{name}"] = value
-    text = json.dumps({"schema": SCHEMA, "numbers": numbers, **told}, sort_keys=True)
+    text = json.dumps({"schema": SCHEMA, "numbers": numbers, **told})
 
     def fill(handle: BinaryIO) -> None:
         torch.save({"told": text, **tensors}, handle)
@@ -45,14 +45,17 @@ def load(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]] | Non
     path = folder / NAME
     if not path.exists():
         return None
-    remedy = "Start over with --anew."
-    content = load_tensors(path)
     try:
+        content = load_tensors(path)
         told = json.loads(content.pop("told"))
-        numbers = told.pop("numbers")
+        numbers = dict(told.pop("numbers"))
         schema = int(told.pop("schema"))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise DamagedError("is not a training checkpoint", where=path, remedy=remedy) from None
+        missing = {"step", "settings", "stream", "sums", "figures"} - told.keys()
+        named = all(isinstance(name, str) for name in content)
+    except (DamagedError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise damaged(folder) from error
+    if schema <= SCHEMA and (missing or not named):
+        raise damaged(folder)
     if schema > SCHEMA:
         raise VersionError("was written by a newer elute", where=path, remedy="Update elute.")
     parts: dict[str, dict[str, Any]] = {}
@@ -60,6 +63,20 @@ def load(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]] | Non
         part, _, rest = name.partition(".")
         parts.setdefault(part, {})[rest] = value
     return parts, told
+
+
+def damaged(folder: Path) -> DamagedError:
+    """What is said of a checkpoint that cannot be gone on from."""
+    return DamagedError("is not a whole training checkpoint", where=folder / NAME, remedy="Start over with --anew.")
+
+
+def belongs(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder's checkpoint was written under these settings; one that cannot be read belongs to nobody."""
+    try:
+        found = load(folder)
+    except DamagedError:
+        return False
+    return found is not None and found[1]["settings"] == dict(settings)
 
 
 def same_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ class LearnConfig(Section):
     """Rows centred and divided by one number, centred, each dimension to spread 1, whitened, or as they are."""
     start: Literal["mean", "median", "zero"] = "mean"
     """What the decoder's bias begins as: the mean of the rows, their geometric median, or nothing."""
-    encoder_scale: float = Field(1.0, gt=0)
+    encoder_scale: float = Field(0.3, gt=0)
     """Length of an encoder row at the start."""
     tied: bool = True
     """Begin with the encoder as the decoder's transpose; else each is drawn by itself."""

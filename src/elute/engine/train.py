@@ -9,14 +9,15 @@ RUN/run.json, config.yaml, train_config.json
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from elute.base import console, device, files, run
+from elute.base import console, files, run
 from elute.base.errors import ConfigError
 from elute.base.recipe import Section
 from elute.base.run import Artifact
@@ -27,7 +28,7 @@ from elute.engine import parallel, resume
 from elute.engine.begin import begin, centre, describe, join_features, share_features
 from elute.engine.controls import hold_still
 from elute.engine.fit import Fit, FitConfig, Fitted
-from elute.engine.normalise import normalisation, sample
+from elute.engine.normalise import measured, normalisation, sample, scaling_of
 from elute.engine.objective import DictionaryObjective
 from elute.engine.settings import DeadConfig, DictionaryConfig, LearnConfig
 from elute.engine.tracking import Metrics, TrackConfig
@@ -54,6 +55,12 @@ class Training:
     dead: DeadConfig = field(default_factory=DeadConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
 
+    def resolved(self, spec: DictionarySpec) -> Training:
+        """Fill in what depends on the rows: a step turns a row of length 1 by the same angle, whatever its width."""
+        rate = self.fit.lr or round(0.032 / max(bank.widths[1] for bank in spec.spans) ** 0.5, 6)
+        dictionary = self.dictionary.model_copy(update={"n_features": spec.n_features})
+        return replace(self, fit=self.fit.model_copy(update={"lr": rate}), dictionary=dictionary)
+
     def identity(self) -> dict[str, Section]:
         """What the result depends on; not where it is computed, how often it is kept, or what is logged where."""
         learn = self.learn.model_copy(update={"device": "auto"})
@@ -66,28 +73,40 @@ def train(
     anew: bool = False,
 ) -> Artifact:  # fmt: skip
     """Train a dictionary on a store; a training that was interrupted goes on, one that is finished is used as it is."""
-    training, output, store = training or Training(), Path(output), Store(folder)
-    where = store.select(split="train" if "split" in store.manifest.columns else None)
-    spec = describe(store, where, training.dictionary, control=training.learn.control)
-    inputs = {"store": store.manifest.store}
-    if not anew and (done := _finished(output, training, inputs)) is not None:
-        console.say(f"{output}: already trained with these settings, used as it is")
-        return Artifact("dictionary", output / NAME, {**done, "reused": True})
-    compute = device.choose(training.learn.device, "fp32")
+    training, output = training or Training(), Path(output)
+    with parallel.ranks(training.learn.device) as ranks:
+        store = Store(folder)
+        where = store.select(split="train" if "split" in store.manifest.columns else None)
+        spec = describe(store, where, training.dictionary, control=training.learn.control)
+        training = training.resolved(spec)
+        most = max(spec.k, training.learn.k_start or 0)
+        if most > spec.n_features:
+            remedy = "Begin with fewer, or take more features."
+            raise ConfigError(f"k_start = {most} is more than the {spec.n_features} features", remedy=remedy)
+        steps = training.fit.total(where.rows)
+        known = None if anew or not ranks.leads else _finished(output, training, _inputs(store, where, training))
+        if (done := ranks.tell(known)) is not None:
+            console.say(f"{output}: already trained with these settings, used as it is")
+            return Artifact("dictionary", output / NAME, {**done, "reused": True})
+        with _alone(output, must_resume=must_resume) if ranks.leads else nullcontext():
+            if ranks.leads:
+                if anew:
+                    (output / resume.NAME).unlink(missing_ok=True)
+                measured(training.learn.normalise, store)
+            ranks.any(flag=False)  # nobody looks for a checkpoint or a scaling before the first has seen to them
+            inputs = _inputs(store, where, training)
+            summary = _run(Job(store, where, spec, training, output, ranks, inputs, steps))
+        return Artifact("dictionary", output / NAME, {**ranks.tell(summary), "reused": False})
+
+
+@contextmanager
+def _alone(output: Path, *, must_resume: bool) -> Iterator[None]:
+    """Hold the run's folder."""
+    if must_resume and not (output / resume.NAME).exists():
+        raise ConfigError("there is nothing to resume", where=output, remedy="Leave --resume out to start.")
     files.make_folder(output)
-    with parallel.ranks(compute.device) as ranks, files.locked(output, "training") if ranks.leads else nullcontext():
-        if ranks.leads:
-            console.detail(compute.why)
-            _begin(output, anew=anew, must_resume=must_resume)
-        ranks.any(flag=False)  # nobody looks for a checkpoint before the first has cleared the folder
-        job = Job(store, where, spec, training, output, ranks)
-        dictionary, by, objective, fitted = _fit(job)
-        usage = objective.usage if job.sharded else objective.usage.merge(ranks)
-        summary = _save(job, fold(dictionary, spec, by), fitted, usage) if ranks.leads else {}
-        if ranks.leads:
-            run.record(output, "train", training.identity(), inputs=inputs, summary=summary)
-            (output / resume.NAME).unlink(missing_ok=True)
-    return Artifact("dictionary", output / NAME, {**summary, "reused": False})
+    with files.locked(output, "training"):
+        yield
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,8 @@ class Job:
     training: Training
     output: Path
     ranks: Ranks
+    inputs: dict[str, str]
+    steps: int
 
     @property
     def sharded(self) -> bool:
@@ -107,50 +128,69 @@ class Job:
         return self.training.learn.shard_features and self.ranks.world > 1
 
 
-def _begin(output: Path, *, anew: bool, must_resume: bool) -> None:
-    """Clear the folder, or see that there is something to go on with."""
-    if anew:
-        (output / resume.NAME).unlink(missing_ok=True)
-    if must_resume and not (output / resume.NAME).exists():
-        raise ConfigError("there is nothing to resume", where=output, remedy="Leave --resume out to start.")
+def _run(job: Job) -> dict[str, Any]:
+    """Train, and write what came of it; the first process knows the summary."""
+    dictionary, by, objective, fitted = _fit(job)
+    usage = objective.used()
+    if not job.ranks.leads:
+        return {}
+    summary = _save(job, fold(dictionary, job.spec, by), fitted, usage)
+    run.record(job.output, "train", job.training.identity(), inputs=job.inputs, summary=summary)
+    (job.output / resume.NAME).unlink(missing_ok=True)
+    return summary
+
+
+def _inputs(store: Store, where: Selection, training: Training) -> dict[str, str]:
+    """Name what is trained on: the store, which of its rows, and what they are normalised by."""
+    bits = [b"" if part is None else part.tobytes() for part in where.bits]
+    rows = files.digest_bytes(*bits, repr(where.counts).encode())[:16]
+    scaling = scaling_of(training.learn.normalise, store)
+    return {"store": store.manifest.store, "rows": rows, **({"scaling": scaling[:16]} if scaling else {})}
 
 
 def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, Fitted]:
     """Normalise, begin, and train to the end."""
     training, ranks, spec = job.training, job.ranks, job.spec
     seed = training.fit.seed
-    settings: dict[str, Any] = {n: s.model_dump(mode="json") for n, s in training.identity().items()}
-    settings["store"] = job.store.manifest.store
+    settings = _settings(training, job.inputs)
     sites = list(dict.fromkeys([*spec.reads, *spec.writes]))
     rows = sample(job.store, job.where, sites, seed=seed + 1)
     by = normalisation(training.learn.normalise, job.store, rows, k=spec.k)
     dictionary = begin(normalised(spec, by), training.learn, seed=seed)
     if job.sharded:
-        share_features(dictionary, ranks)
-    spread = centre(dictionary, {name: by[name].apply(x) for name, x in rows.items()}, training.learn)
+        share_features(dictionary, ranks, most=max(spec.k, training.learn.k_start or 0))
+    mean, spread = centre(dictionary, {name: by[name].apply(x) for name, x in rows.items()}, training.learn)
+    for name, p in dictionary.named_parameters():
+        if not (job.sharded and name.startswith("banks.")):
+            ranks.begin(p.data)
     on = torch.device(ranks.device)
     dictionary = dictionary.to(on).train()
     held = hold_still(dictionary, training.learn.control)
-    steps = training.fit.total(job.where.rows)
+    size = min(training.fit.batch_size, job.where.rows)
+    if size < ranks.world and not job.sharded:
+        remedy = "Start fewer processes, or make --batch-size larger."
+        raise ConfigError(f"a batch of {size} rows cannot be spread over {ranks.world} processes", remedy=remedy)
+    fitting = training.fit.model_copy(update={"batch_size": size})
     objective = DictionaryObjective(
         dictionary,
         learn=training.learn,
         dead=training.dead.model_copy(update={"dead": "none"}) if held else training.dead,
         by={name: affine.to(on) for name, affine in by.items()},
+        mean=mean.to(on),
         spread=spread,
         ranks=ranks,
         seed=seed,
-        steps=steps,
-        rows_per_step=training.fit.batch_size * training.fit.accumulate,
+        steps=job.steps,
+        rows_per_step=size * fitting.accumulate,
         sharded=job.sharded,
     )
-    size = training.fit.batch_size
-    shuffle = ShuffleConfig(batch_size=size, epochs=None, seed=seed, drop_last=job.where.rows >= size)
+    shuffle = ShuffleConfig(batch_size=size, epochs=None, seed=seed, drop_last=True)
     stream = job.store.shuffled(shuffle, where=job.where, sites=sites)
-    fit = Fit(objective, stream, training.fit, folder=job.output, steps=steps)
+    fit = Fit(objective, stream, fitting, folder=job.output, steps=job.steps)
     begun = fit.resume(settings, ranks)
+    _agree(job, [settings, begun])
     if begun is not None and ranks.leads:
-        console.say(f"{job.output}: going on after step {begun:,} of {steps:,}")
+        console.say(f"{job.output}: going on after step {begun + 1:,} of {job.steps:,}")
     with Metrics(job.output, training.track, settings=settings, resume_at=begun, active=ranks.leads) as metrics:
         fitted = fit.run(settings, ranks=ranks, metrics=metrics, split=not job.sharded)
         dictionary = join_features(dictionary, normalised(spec, by), ranks) if job.sharded else dictionary.cpu()
@@ -161,11 +201,21 @@ def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, 
     return dictionary, by, objective, fitted
 
 
+def _agree(job: Job, told: object) -> None:
+    """See that all processes do the same: settings, rows and place; over several machines that is easily missed."""
+    told = [told, job.where.rows, job.steps, run.versions()]
+    number = torch.tensor(int(files.digest_json(told)[:15], 16))
+    if not torch.equal(job.ranks.most(number.clone()), -job.ranks.most(-number)):
+        remedy = "Start all with the same command; all must see the same store and the same --output."
+        raise ConfigError("the processes of this training differ in settings, rows or checkpoint", remedy=remedy)
+
+
 def _save(job: Job, dictionary: Dictionary, fitted: Fitted, usage: Usage) -> dict[str, Any]:
     """Write the dictionary, its usage and the settings; the run's record comes last."""
     save_dictionary(dictionary, job.output / NAME)
     fit = job.training.fit
-    table: pl.DataFrame = usage.table(steps=fitted.steps, rows_per_step=fit.batch_size * fit.accumulate)
+    rows_per_step = min(fit.batch_size, job.where.rows) * fit.accumulate
+    table: pl.DataFrame = usage.table(steps=fitted.steps, rows_per_step=rows_per_step)
     files.write_atomically(job.output / "usage.parquet", table.write_parquet)
     settings = {n: s.model_dump(mode="json") for n, s in job.training.identity().items()}
     files.write_json(job.output / "train_config.json", settings)
@@ -174,15 +224,32 @@ def _save(job: Job, dictionary: Dictionary, fitted: Fitted, usage: Usage) -> dic
         "kind": job.spec.kind,
         "features": job.spec.total_features,
         "steps": fitted.steps,
-        "rows": fitted.steps * fit.batch_size * fit.accumulate,
+        "rows": fitted.steps * rows_per_step,
         "never_fired": int((usage.counts == 0).sum()),
         **fitted.figures,
     }
 
 
 def _finished(output: Path, training: Training, inputs: dict[str, str]) -> dict[str, Any] | None:
-    """Return what a training with these very settings gave, if its dictionary is still what it wrote."""
-    done = run.finished(output, "train", training.identity(), inputs=inputs)
-    if done is None or not (output / NAME).exists():
+    """Return what a training with these very settings gave, if its dictionary is still what it wrote.
+
+    What other settings gave is not written over unless that is asked for.
+    """
+    known = run.read(output)["stages"].get("train")
+    if known is None or not (output / NAME).exists():
         return None
-    return done if digest(load_dictionary(output / NAME)) == done["dictionary"] else None
+    before, settings = {**known["config"], **known["inputs"]}, _settings(training, inputs)
+    if before != settings and (output / resume.NAME).exists():
+        return None  # a training was begun anew here: whether it is this one is seen when it is gone on with
+    resume.same_settings(output, before, settings)
+    if digest(load_dictionary(output / NAME)) != known["summary"]["dictionary"]:
+        return None
+    if resume.belongs(output, settings):  # killed between its record and its end
+        (output / resume.NAME).unlink(missing_ok=True)
+    summary: dict[str, Any] = known["summary"]
+    return summary
+
+
+def _settings(training: Training, inputs: dict[str, str]) -> dict[str, Any]:
+    """What a checkpoint was written under, and must be gone on with."""
+    return {**{n: s.model_dump(mode="json") for n, s in training.identity().items()}, **inputs}
