@@ -28,6 +28,7 @@ WHAT_FOR = {
     "particles": "particle embeddings",
     "app": "the interactive application",
     "cluster": "several machines with Ray",
+    "tensorboard": "training curves in TensorBoard",
     "wandb": "training curves at Weights & Biases",
     "dev": "elute's own tests",
 }
