@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pytest
 from playwright.sync_api import Browser
 
 Elute = Callable[..., subprocess.CompletedProcess[str]]
@@ -26,34 +25,39 @@ def blocks(kind: str, text: str = README) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_shell_lines_of_the_readme_and_the_python_of_the_guide(elute: Elute, tmp_path: Path) -> None:
+def python(code: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, *options, "-c", code]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_the_readme_from_top_to_bottom_and_the_python_of_the_guide(elute: Elute, tmp_path: Path) -> None:
     np.save(tmp_path / "embedding.npy", np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32))
     table = {"cell": [f"cell{i}" for i in range(600)], "donor": [f"donor{i // 50}" for i in range(600)]}
     pl.DataFrame(table).write_csv(tmp_path / "samples.csv")
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    assert len(lines) == 6
-    for line in lines:
-        words = shlex.split(line)
-        assert words[0] == "elute"
-        elute(*words[1:])
+    steps = re.findall(r"^```(sh|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert [kind for kind, _ in steps] == ["sh", "python", "sh", "python", "python"]
+    printed = []
+    for kind, text in steps:
+        if kind == "python":
+            done = python(text, tmp_path)
+            assert done.returncode == 0, done.stderr
+            printed.append(done.stdout)
+            continue
+        for line in text.splitlines():
+            words = shlex.split(line)
+            assert words[0] == "elute"
+            elute(*words[1:])
     assert (tmp_path / "results" / "mine" / "report.html").exists()
+    told = json.loads((tmp_path / "results" / "sae" / "evaluation.json").read_text())
+    assert told["recovered_fraction"] > 0.8 > told["control"]["recovered_fraction"]
+    assert "Codes(1000 rows, k=6, 512 features" in printed[1]
+    assert "torch.Size([1000, 16])" in printed[2]
+    again = python(steps[-1][1], tmp_path, "-W", "error")
+    assert "the model's weights" in again.stderr, "another random network is refused"
     for page in sorted((ROOT / "docs" / "guide").glob("*.md")):
         for code in blocks("python", page.read_text()):
-            done = subprocess.run(
-                [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
-            )
+            done = python(code, tmp_path)
             assert done.returncode == 0, f"{page.name}: {done.stderr}"
-
-
-@pytest.mark.parametrize("code", blocks("python"))
-def test_the_python_of_the_readme(code: str, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "torch.Size([1000, 16])" in done.stdout
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert "the model's weights" in done.stderr, "another random network is refused"
 
 
 def test_links_in_the_readme_and_docs_lead_somewhere() -> None:
