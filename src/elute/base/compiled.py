@@ -35,7 +35,10 @@ def over(work: int | NDArray[np.int64], kernel: Callable[..., None], *args: Any)
     else:
         shares = [work[-1] * i // threads for i in range(1, threads)]
         cuts = [0, *np.searchsorted(work, shares).tolist(), n]
-    for future in [_pool(threads).submit(kernel, *args, a, b) for a, b in itertools.pairwise(cuts)]:
+    first, *others = itertools.pairwise(cuts)
+    waiting = [_pool(threads - 1).submit(kernel, *args, a, b) for a, b in others]
+    kernel(*args, *first)  # this thread works, too: one to be woken less
+    for future in waiting:
         future.result()
 
 
