@@ -47,7 +47,7 @@ NARROW, SYNTH_K, SYNTH_ROWS = 512, 10, 800_000
 PLANTED = {
     "A": ("independent", 600_000, 600_000),
     "B": ("hierarchy", 3_000_000, 1_500_000),
-    "C": ("blocks", 20_000_000, 2_000_000),
+    "C": ("blocks", 8_000_000, 2_000_000),
 }
 
 
