@@ -44,6 +44,24 @@ def make_store(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> None:
+    """Tell torch to use one thread: what is small is quicker so, and sums have one order."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of planted rows that a dictionary learns in a few steps."""
+    from elute.arrays.planted import PlantedConfig, write_store
+
+    folder = tmp_path_factory.mktemp("planted")
+    write_store(folder, PlantedConfig(n_features=32, width=12, active=2, noise=0.01, zipf=0.3, rows=1500, truth_rows=0))
+    return folder
+
+
 def metadata_of(start: int, n: int, rows: int, groups: int) -> dict[str, list[Any]]:
     """Metadata of neighbouring rows: groups are runs of rows, labels alternate."""
     index = range(start, start + n)

@@ -94,6 +94,20 @@ def test_listing_imports_nothing(put: Put) -> None:
         plugins.load("things", "first")
 
 
+@pytest.mark.parametrize("name", ["second-one", "second_one"])
+def test_loading_one_name_reads_no_other_file(put: Put, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    put("first.py", "THING = 1\n")
+    put("second_one.py", "THING = 2\n")
+    put("third/__init__.py", "THING = 3\n")
+    read: list[str] = []
+    original = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, **how: read.append(self.name) or original(self, **how))
+    assert plugins.load("things", name) == 2
+    assert read == ["second_one.py"]
+    assert plugins.names("things") == ["first", "second-one", "third"]
+    assert {"first.py", "second_one.py"} < set(read[1:]), "a list needs them all"
+
+
 def test_a_name_that_is_not_there(put: Put) -> None:
     with pytest.raises(ConfigError) as error:
         plugins.load("things", "first")

@@ -20,10 +20,7 @@ from elute.engine.settings import DeadConfig, DictionaryConfig, EvalConfig, Lear
 from elute.engine.train import Training, train
 from elute.store.reader import Store
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def same(codes: Any, wanted: Any) -> None:
 def test_codes_are_those_of_the_dictionary(
     store: Path, tmp_path: Path, activation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.pieces, "__defaults__", (64,))
+    monkeypatch.setattr(module, "_ROWS", 64)
     dictionary = drawn(tmp_path, activation)
     done = encode_store(tmp_path, store, tmp_path / "codes")
     codes = StoredCodes(tmp_path / "codes")

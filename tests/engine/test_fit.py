@@ -28,6 +28,8 @@ SETTINGS = {"fit": {"lr": 0.1, "seed": 0}, "store": "abc"}
 class Line:
     """y = x w; the squared error's gradient, written out."""
 
+    project, re_norm_interval = True, 1
+
     def __init__(self, *, spoilt: int | None = None, unit: bool = False) -> None:
         self.w = torch.full((1, 4), 0.5, dtype=torch.float64)
         self.learnt = [Learnt("w", self.w, torch.zeros_like(self.w), unit=unit)]
@@ -171,8 +173,7 @@ def test_the_average_of_the_weights_is_what_is_kept(tmp_path: Path, unit: bool) 
 def test_rows_return_to_length_one_when_they_are_due(tmp_path: Path) -> None:
     for every, at_one in ((1, list(range(20))), (5, [4, 9, 14, 19]), (0, [])):
         objective = Line(unit=True)
-        objective.re_norm_interval = every  # type: ignore[attr-defined]
-        objective.project = False  # type: ignore[attr-defined]
+        objective.re_norm_interval, objective.project = every, False
         lengths: list[float] = []
         objective.after = lambda *_, o=objective, n=lengths: n.append(float(o.w.norm()))  # type: ignore[method-assign, misc]
         fit(tmp_path / str(every), objective)

@@ -19,12 +19,8 @@ from elute.engine.optimizers import Adam
 from elute.engine.parallel import Ranks
 from elute.engine.settings import DeadConfig, LearnConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WIDTH, K = 32, 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

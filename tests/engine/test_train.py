@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 import torch
 
-from elute.arrays.planted import PlantedConfig, write_store
 from elute.base.errors import BusyError, ConfigError, DataError
 from elute.dictionaries.files import NAME, load_dictionary
 from elute.engine import resume
@@ -26,6 +25,7 @@ from elute.store.scaling import StatsConfig, measure
 from elute.store.splitting import SplitConfig, split_store
 from elute.store.writer import StoreWriter
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 24
 KEPT = {
     NAME,
@@ -36,18 +36,6 @@ KEPT = {
     "config.yaml",
     "train_config.json",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    write_store(folder, PlantedConfig(n_features=32, width=12, active=2, noise=0.01, zipf=0.3, rows=1500, truth_rows=0))
-    return folder
 
 
 def write(folder: Path, rows: dict[str, torch.Tensor], groups: int = 10, **settings: Any) -> Path:

@@ -25,9 +25,10 @@ def names(door: str) -> list[str]:
 def load(door: str, name: str) -> Any:
     """Return the object behind a door's name."""
     key = name.replace("_", "-")
-    files, entries = _files(door), _entries(door)
+    files = _files(door, key)
+    entries = {} if files else _entries(door)
     if key not in files and key not in entries:
-        raise ConfigError(f"there is no {name!r} among {door}", remedy=near(key, {*files, *entries}))
+        raise ConfigError(f"there is no {name!r} among {door}", remedy=near(key, names(door)))
     try:
         if key in files:
             return getattr(importlib.import_module(files[key]), DOORS[door].binds)
@@ -43,8 +44,8 @@ def load(door: str, name: str) -> Any:
         ) from error
 
 
-def _files(door: str) -> dict[str, str]:
-    """Names of our own files behind a door, with their modules."""
+def _files(door: str, only: str | None = None) -> dict[str, str]:
+    """Names of our own files behind a door, with their modules: all of them, or one, for which no other is read."""
     package, binds, _ = DOORS[door]
     try:
         spec = importlib.util.find_spec(package)
@@ -57,10 +58,11 @@ def _files(door: str) -> dict[str, str]:
     for folder in map(Path, spec.submodule_search_locations):
         for file in [*folder.glob("*.py"), *folder.glob("*/__init__.py")]:
             stem = file.parent.name if file.name == "__init__.py" and file.parent != folder else file.stem
-            if file.name.startswith("."):  # what editors and network disks leave beside a file
+            name = stem.replace("_", "-")
+            if file.name.startswith(".") or only not in (None, name):  # editors and network disks leave .files
                 continue
             if bound.search(file.read_text(encoding="utf-8", errors="replace")):
-                found[stem.replace("_", "-")] = f"{package}.{stem}"
+                found[name] = f"{package}.{stem}"
     return found
 
 

@@ -147,9 +147,15 @@ def _override(text: str, sections: Mapping[str, type[Section]]) -> tuple[str, st
         return section, key, raw
 
 
+def first_fault(error: ValidationError) -> tuple[str, str]:
+    """Return the key and the message of the first fault, without what pydantic puts before a message of ours."""
+    first = error.errors(include_url=False)[0]
+    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+
+
 def _one_line(model: type[Section], error: ValidationError, where: str) -> ConfigError:
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key, message = first_fault(error)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         return ConfigError(f"unknown key {key!r}{more}", where=where, remedy=near(key, model.model_fields))
@@ -158,7 +164,6 @@ def _one_line(model: type[Section], error: ValidationError, where: str) -> Confi
         return ConfigError(
             f"{key} is missing{more}", where=where, remedy=f"Give {flag}, or {key} in the configuration file."
         )
-    message = str(first["msg"]).removeprefix("Value error, ")
     if key:
         message = f"{key} = {_shown.repr(first['input'])}: {message}"
     return ConfigError(message + more, where=where)

@@ -8,7 +8,7 @@ x_hat = dictionary.decode(codes)      # a tensor for one written site, a dict fo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from elute.base.tensors import as_tensor
 from elute.dictionaries import ops
 from elute.dictionaries.bank import Bank, Ranks
 from elute.dictionaries.sparsity import Slots, Sparsity, fire
-from elute.dictionaries.spec import DictionarySpec, column_spans
+from elute.dictionaries.spec import DictionarySpec, Encoder, column_spans
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +71,7 @@ class Dictionary(nn.Module):
         )
 
     @torch.no_grad()
-    def encode(self, x: Given, *, encoder: Literal["own", "pursuit"] = "own", k: int | None = None) -> Codes:
+    def encode(self, x: Given, *, encoder: Encoder = "own", k: int | None = None) -> Codes:
         """Return which features fire in each row, and how strongly.
 
         Another `k` than the dictionary's own can be asked of activations that count, and of a pursuit.
@@ -96,16 +96,15 @@ class Dictionary(nn.Module):
             if len(rows) != len(codes):
                 raise DataError(f"codes of {len(codes)} rows, but {len(rows)} rows")
             y += rows @ self.W_skip.T
-        values = codes.values.to(device=y.device, dtype=y.dtype)
+        indices, values = codes.indices.to(y.device), codes.values.to(device=y.device, dtype=y.dtype)
+        if bool(((indices < 0) | (indices >= self.n_features)).any()):  # kernels trust what they are given
+            raise DataError(f"codes name features outside 0 to {self.n_features - 1}")
         for number, bank in enumerate(self):
-            idx, val = codes.indices.to(y.device), values
-            if not number and bool(((idx < 0) | (idx >= self.n_features)).any()):  # kernels trust what they are given
-                raise DataError(f"codes name features outside 0 to {self.n_features - 1}")
+            idx, val = indices, values
             if len(self.banks) > 1:
                 first = number * self.spec.n_features
-                idx = idx - first
-                mine = (idx >= 0) & (idx < self.spec.n_features)
-                idx, val = torch.where(mine, idx, 0), torch.where(mine, val, 0)
+                mine = (indices >= first) & (indices < first + self.spec.n_features)
+                idx, val = torch.where(mine, indices - first, 0), torch.where(mine, values, 0)
             self._decode(bank, idx.contiguous(), val.contiguous(), y)
         return self.sites(y)
 
@@ -121,13 +120,11 @@ class Dictionary(nn.Module):
         site = site or names[0]
         if site not in names:
             raise ConfigError(f"the dictionary does not write {site!r}", remedy=near(site, names))
-        columns = column_spans(self.spec.writes)[site]
+        first, width = column_spans(self.spec.writes)[site].start, self.spec.writes[site]
         parts = []
         for bank in self:
-            start = columns.start - bank.span.write.start
-            width = columns.stop - columns.start
-            zeros = bank.W_dec.new_zeros(len(bank.W_dec), width)
-            parts.append(bank.W_dec.detach()[:, start : start + width] if start >= 0 else zeros)
+            start, W_dec = first - bank.span.write.start, bank.W_dec.detach()
+            parts.append(W_dec[:, start : start + width] if start >= 0 else W_dec.new_zeros(len(W_dec), width))
         return torch.cat(parts)
 
     def columns(self, given: Given, sites: Mapping[str, int]) -> Tensor:
@@ -171,7 +168,7 @@ class Dictionary(nn.Module):
 
     def _askable(self, encoder: str, k: int | None) -> None:
         """Refuse what this dictionary's codes cannot be asked for."""
-        if encoder not in ("own", "pursuit"):
+        if encoder not in get_args(Encoder):
             raise ConfigError(f"encoder={encoder!r}", remedy="Choose 'own' or 'pursuit'.")
         if encoder == "pursuit" and (not self.spec.mirrored or self.sparsity.signed):
             what = "a pursuit reads codes out of dictionaries that write what they read, without sign"

@@ -15,6 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from elute.base.errors import ConfigError, DamagedError, DataError
+from elute.base.recipe import first_fault
 from elute.base.tensors import safetensors_header
 from elute.dictionaries.dictionary import Dictionary
 from elute.dictionaries.spec import DictionarySpec
@@ -163,9 +164,7 @@ def described(where: Path, **fields: Any) -> DictionarySpec:
     try:
         return DictionarySpec(**fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        what = str(first["msg"]).removeprefix("Value error, ")
+        key, what = first_fault(error)
         raise ConfigError(f"{key}: {what}" if key else what, where=where) from None
 
 

@@ -13,7 +13,7 @@ reconstructions (nested prefixes), the features of one part see the sum of the e
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,17 +38,19 @@ class Told:
     slots: list[Slots]
     error: Tensor
     penalty: float = 0.0  # what was charged, and what an activation's second values leave over
-    loss: float = field(default=0.0)  # the first term with its nested parts
+    loss: float = 0.0  # the first term with its nested parts
 
 
 @torch.no_grad()
 def by_hand(dictionary: Dictionary, x: Tensor, y: Tensor, *, k: int, weight: float) -> Told:
     """Leave the gradients of activations that are linear on the features they choose."""
-    slots = [_chosen(dictionary, bank, x[:, bank.span.read].contiguous(), k) for bank in dictionary]
+    xs = [x[:, bank.span.read].contiguous() for bank in dictionary]
+    slots = [_chosen(dictionary, bank, part, k) for bank, part in zip(dictionary, xs, strict=True)]
     base = dictionary.b_dec.detach()[None]
     if dictionary.W_skip is not None:
         base = base + x @ dictionary.W_skip.detach().T
-    errors, loss = _nested(dictionary, slots, base, y) if dictionary.spec.nested else _plain(dictionary, slots, base, y)
+    errors = _nested(dictionary, slots, base, y) if dictionary.spec.nested else _plain(dictionary, slots, base, y)
+    squared = torch.stack([_squared(error) for error, _ in errors])
     scale = 2 * weight / len(errors)
     seen = torch.zeros_like(y)  # from the last prefix on, the sum of the errors that a part's features share in
     for part in range(len(errors) - 1, -1, -1):
@@ -58,11 +60,9 @@ def by_hand(dictionary: Dictionary, x: Tensor, y: Tensor, *, k: int, weight: flo
             idx, val = _part(dictionary, slots[number], part)
             g = _columns(seen, bank)
             slope = dots[number] if dots else ops.of(x).slopes(idx, val, bank.W_dec.detach(), g=g)
-            xs = x[:, bank.span.read].contiguous()
-            ops.of(x).gather(idx, val, slope, g=g, x=xs, scale=scale, into=_buffers(bank))
+            ops.of(x).gather(idx, val, slope, g=g, x=xs[number], scale=scale, into=_buffers(bank))
     _shared(dictionary, x, seen, scale)
-    squared = _squared(errors[-1][0])
-    return Told(squared, slots, errors[-1][0], loss=weight * float(loss))
+    return Told(squared[-1], slots, errors[-1][0], loss=weight * float(squared.mean()))
 
 
 def by_autograd(dictionary: Dictionary, x: Tensor, y: Tensor, *, k: int, weight: float, price: float = 0.0) -> Told:
@@ -132,25 +132,23 @@ def _of_all(shards: Ranks, val: Tensor, k: int) -> Tensor:
     return val * best[:, first : first + val.shape[1]]
 
 
-def _plain(dictionary: Dictionary, slots: list[Slots], base: Tensor, y: Tensor) -> Any:
+def _plain(dictionary: Dictionary, slots: list[Slots], base: Tensor, y: Tensor) -> list[Any]:
     """One reconstruction from all features: its error, and slopes where one pass over the codes gave both."""
     if len(dictionary.banks) == 1 and dictionary.shards is None:
         bank = next(iter(dictionary))
         error, dots = ops.of(y).residual(*slots[0], bank.W_dec.detach(), base=base, y=y)
-        return [(error, [dots])], _squared(error)
-    error = _sum_of(dictionary, slots, torch.zeros_like(y)) + base - y
-    return [(error, None)], _squared(error)
+        return [(error, [dots])]
+    return [(_sum_of(dictionary, slots, torch.zeros_like(y)) + base - y, None)]
 
 
-def _nested(dictionary: Dictionary, slots: list[Slots], base: Tensor, y: Tensor) -> Any:
+def _nested(dictionary: Dictionary, slots: list[Slots], base: Tensor, y: Tensor) -> list[Any]:
     """One reconstruction a prefix, each going on from the one before."""
     so_far = base - y
     errors: list[Any] = []
     for part in range(len(dictionary.spec.nested)):
         so_far = so_far + _sum_of(dictionary, [_part(dictionary, s, part) for s in slots], torch.zeros_like(y))
         errors.append((so_far, None))
-    loss = torch.stack([_squared(error) for error, _ in errors]).mean()
-    return errors, loss
+    return errors
 
 
 def _sum_of(dictionary: Dictionary, slots: list[Slots], into: Tensor) -> Tensor:

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from elute.base.errors import ConfigError, near
+from elute.base.recipe import first_fault
 
 Kind = Literal["sae", "transcoder", "clt", "crosscoder"]
+Encoder = Literal["own", "pursuit"]  # the dictionary's own, or matching pursuit with its directions
 
 _MOST = 2**31 - 1  # indices of codes are int32
 
@@ -144,8 +146,8 @@ def choose_sites(
             kind=kind, reads={n: known[n] for n in reads}, writes={n: known[n] for n in writes}, n_features=1, k=1
         )
     except ValidationError as error:
-        what = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
-        raise ConfigError(what, remedy=f"The sites are {', '.join(known)}: choose with --reads and --writes.") from None
+        remedy = f"The sites are {', '.join(known)}: choose with --reads and --writes."
+        raise ConfigError(first_fault(error)[1], remedy=remedy) from None
 
 
 def _starts(sites: dict[str, int]) -> list[int]:

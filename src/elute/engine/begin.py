@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from elute.base.errors import ConfigError, DataError
+from elute.base.recipe import first_fault
 from elute.dictionaries.dictionary import Dictionary
 from elute.dictionaries.spec import DictionarySpec, choose_sites
 from elute.engine.normalise import geometric_median
@@ -28,8 +29,7 @@ def describe(store: Store, where: Selection, config: DictionaryConfig, *, contro
     try:
         return _described(store, config, control=control)
     except ValidationError as error:
-        what = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
-        raise ConfigError(what, remedy="Change the dictionary's settings.") from None
+        raise ConfigError(first_fault(error)[1], remedy="Change the dictionary's settings.") from None
 
 
 def _described(store: Store, config: DictionaryConfig, *, control: str) -> DictionarySpec:

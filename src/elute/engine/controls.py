@@ -11,7 +11,7 @@ Dead features are left alone in the first two: beginning one anew at a badly rec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elute.dictionaries.dictionary import Dictionary
-
-Control = Literal["none", "random-decoder", "frozen-decoder", "shuffled-rows"]
+    from elute.engine.settings import Control
 
 
 def hold_still(dictionary: Dictionary, control: Control) -> bool:

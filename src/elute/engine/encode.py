@@ -7,7 +7,7 @@ goes on after its last whole shard.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -15,12 +15,12 @@ from elute.base import console, run
 from elute.base.errors import GuardError
 from elute.base.recipe import Section
 from elute.base.run import Artifact
+from elute.dictionaries.spec import Encoder
+from elute.store.codes_layout import CodeDtype
 from elute.store.codes_writer import CodesWriter
 from elute.store.reader import Store
 
 if TYPE_CHECKING:
-    from elute.base.codes import Codes
-    from elute.base.contracts import Rows
     from elute.dictionaries.dictionary import Dictionary
     from elute.store.rows import Selection
 
@@ -32,11 +32,11 @@ class EncodeConfig(Section):
 
     split: str | None = None
     """Rows of one split; every row if not given."""
-    encoder: Literal["own", "pursuit"] = "own"
+    encoder: Encoder = "own"
     """The dictionary's own encoder, or matching pursuit with its directions."""
     k: int | None = Field(None, ge=1)
     """Features that fire in a row; the dictionary's own number if not given."""
-    dtype: Literal["fp32", "fp16"] = "fp32"
+    dtype: CodeDtype = "fp32"
     """Number type of the values on disk."""
     device: str = "auto"
     """Device: auto, cuda, cuda:N, mps or cpu."""
@@ -93,35 +93,25 @@ def match(dictionary: Dictionary, store: Store) -> None:
         raise GuardError(what, where=store.folder, remedy=remedy)
 
 
-def pieces(rows: Rows, n: int, size: int = _ROWS) -> list[Any]:
-    """Cut rows of all sites into pieces."""
-    return [{name: x[a : a + size] for name, x in rows.items()} for a in range(0, n, size)]
-
-
 def _shard(dictionary: Dictionary, store: Store, where: Selection, *, shard: int, config: EncodeConfig) -> Any:
     """Encode one shard: its codes, and the places of the rows where not all are meant."""
     import numpy as np
     import torch
 
-    from elute.base.codes import Codes as Kind
+    from elute.base.codes import Codes
 
     start, stop = store.starts[shard], store.starts[shard + 1]
-    sites = list(dictionary.spec.reads)
     mask = where.mask(shard, stop - start)
-    places = None if mask is None else np.flatnonzero(mask)
-    if config.split is not None and places is None:
-        places = np.arange(stop - start)
-    rows = store.read(start, stop, sites=sites)
-    if mask is not None:
-        chosen = torch.from_numpy(np.flatnonzero(mask))
-        rows = {name: x[chosen] for name, x in rows.items()}
-    n = len(next(iter(rows.values())))
-    k = config.k
-    parts: list[Codes] = []
-    for piece in pieces(rows, n):
-        given = piece if len(sites) > 1 else piece[sites[0]]
-        parts.append(dictionary.encode(given, encoder=config.encoder, k=k).to("cpu"))
+    rows = store.read(start, stop, sites=list(dictionary.spec.reads))
+    places = None if mask is None and config.split is None else np.arange(stop - start)
+    if places is not None and mask is not None:
+        places = places[mask]
+        rows = {name: x[torch.from_numpy(places)] for name, x in rows.items()}
+    parts = []
+    for a in range(0, stop - start if places is None else len(places), _ROWS):
+        piece = {name: x[a : a + _ROWS] for name, x in rows.items()}
+        parts.append(dictionary.encode(piece, encoder=config.encoder, k=config.k).to("cpu"))
     if not parts:
         none = torch.zeros(0, dictionary.spec.k)
-        return Kind(none.to(torch.int32), none, dictionary.n_features), places
-    return Kind.concatenate(parts), places
+        return Codes(none.to(torch.int32), none, dictionary.n_features), places
+    return Codes.concatenate(parts), places

@@ -100,12 +100,9 @@ def against(dictionary: Dictionary, truth: Path, config: EvalConfig) -> tuple[di
 
 
 def _through(dictionary: Dictionary, given: dict[str, Tensor], config: EvalConfig) -> Any:
-    spec = dictionary.spec
-    reads = {name: given[name] for name in spec.reads}
-    x = reads if len(reads) > 1 else next(iter(reads.values()))
-    codes = dictionary.encode(x, encoder=config.encoder, k=config.k)
-    y = dictionary.decode(codes, x if spec.skip else None)
-    y = y if isinstance(y, dict) else {next(iter(spec.writes)): y}
+    codes = dictionary.encode(given, encoder=config.encoder, k=config.k)
+    y = dictionary.decode(codes, given)
+    y = y if isinstance(y, dict) else {next(iter(dictionary.spec.writes)): y}
     return codes.to("cpu"), {name: part.cpu() for name, part in y.items()}
 
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from elute.base import console
 from elute.base.errors import ConfigError, DataError
 from elute.base.recipe import Section
 from elute.engine import resume, schedules
+from elute.engine.settings import OptimizerKind
 from elute.engine.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class FitConfig(Section):
     """Share of the steps, at the end, over which the rate falls to nothing."""
     clip: float = Field(1.0, ge=0)
     """Longest gradient; 0 leaves it as it is."""
-    optimizer: Literal["adam", "sparse-adam"] = "adam"
+    optimizer: OptimizerKind = "adam"
     """Adam, or Adam that moves only the rows of features that fired."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Keep an average of the weights with this share of the old a step, and save that; 0 saves the last weights."""
@@ -80,6 +81,8 @@ class Objective(Protocol):
     """What is learnt, and from what."""
 
     learnt: list[Learnt]
+    project: bool  # take from the gradient of rows that keep length 1 what would only change it
+    re_norm_interval: int  # steps between two returns of such rows to length 1; 0 for none
 
     def gradient(self, rows: Mapping[str, Tensor], *, step: int, total_rows: int) -> Mapping[str, float]:
         """Add a part's gradient to the parameters' buffers; return sums over its rows."""
@@ -119,6 +122,7 @@ class Fitted:
 
     steps: int
     figures: dict[str, float]
+    rows_per_step: int
     rows_per_second: float
 
 
@@ -150,8 +154,7 @@ class Fit:
                 p.value.copy_(self._mine(parts["value"][p.name], p, ranks))
                 if self.average:
                     self.average[p.name].copy_(self._mine(parts["average"][p.name], p, ranks))
-            mine = {k: self._moment(k, v, ranks) for k, v in parts["optimizer"].items()}
-            self.optimizer.load_state(mine)
+            self.optimizer.load_state(self._moments(parts["optimizer"], self._mine, ranks))
             self.objective.load_state(parts["objective"])
             self.step, self.sums, self.figures = told["step"], told["sums"], told["figures"]
         except (KeyError, RuntimeError, ValueError, AttributeError) as error:  # what is not there, or has another shape
@@ -185,7 +188,7 @@ class Fit:
                     raise KeyboardInterrupt
         self._finish()
         rate = (self.step - first) * rows / max(1e-9, time.perf_counter() - began)
-        return Fitted(self.step, self.figures, rate)
+        return Fitted(self.step, self.figures, rows, rate)
 
     def _gradient(self, batches: Iterator[Batch], ranks: Ranks, *, split: bool) -> dict[str, float]:
         """Add up the gradients of a step's parts on this rank."""
@@ -231,10 +234,9 @@ class Fit:
             )
         clip = min(1.0, self.config.clip / length) if self.config.clip and length > 0 else 1.0
         share = schedules.rate(self.step, self.steps, warmup=self.config.warmup, decay=self.config.decay)
-        every = getattr(self.objective, "re_norm_interval", 1)
+        every = self.objective.re_norm_interval
         due = every > 0 and (self.step + 1) % every == 0
-        project = getattr(self.objective, "project", True)
-        self.optimizer.step(self.rate * share, clip=clip, project=project, renormalise=due)
+        self.optimizer.step(self.rate * share, clip=clip, project=self.objective.project, renormalise=due)
         self.objective.after(self.step, self.steps, self.optimizer)
         for p in self.objective.learnt if self.average else ():
             self.average[p.name].lerp_(p.value, 1 - self.config.ema)
@@ -254,12 +256,10 @@ class Fit:
     def _save(self, settings: Mapping[str, Any], ranks: Ranks, metrics: Metrics) -> None:
         """Write a checkpoint; every rank brings its part."""
         learnt = {p.name: p for p in self.objective.learnt}
-        moments = {k: self._whole(v, learnt[k.partition(".")[2]], ranks) if hasattr(v, "shape") else v
-                   for k, v in self.optimizer.state().items()}  # fmt: skip
         parts = {
             "value": {n: self._whole(p.value, p, ranks) for n, p in learnt.items()},
             "average": {n: self._whole(v, learnt[n], ranks) for n, v in self.average.items()},
-            "optimizer": moments,
+            "optimizer": self._moments(self.optimizer.state(), self._whole, ranks),
             "objective": self.objective.state(),
         }
         if ranks.leads:
@@ -283,9 +283,11 @@ class Fit:
     def _mine(t: torch.Tensor, p: Learnt, ranks: Ranks) -> torch.Tensor:
         return t if p.whole else t[ranks.share(len(t))]
 
-    def _moment(self, name: str, value: Any, ranks: Ranks) -> Any:
-        known = {p.name: p for p in self.objective.learnt}
-        return value if not hasattr(value, "shape") else self._mine(value, known[name.partition(".")[2]], ranks)
+    def _moments(self, state: Mapping[str, Any], part: Callable[[Tensor, Learnt, Ranks], Tensor],
+                 ranks: Ranks) -> dict[str, Any]:  # fmt: skip
+        """Take `_whole` or `_mine` of every tensor of the optimizer's."""
+        learnt = {p.name: p for p in self.objective.learnt}
+        return {k: part(v, learnt[k.partition(".")[2]], ranks) if hasattr(v, "shape") else v for k, v in state.items()}
 
 
 def _words(figures: Mapping[str, float]) -> str:

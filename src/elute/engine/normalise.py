@@ -103,15 +103,7 @@ def _measured(method: str, store: Store, sites: list[str]) -> dict[str, Affine]:
         site = scaling.site(name)
         if len(site.constant) == len(site.mean):
             raise _flat(name, store)
-        mean = torch.from_numpy(site.mean)
-        if site.components is None or site.variances is None:
-            std = torch.from_numpy(site.std).clone()
-            std[list(site.constant)] = 1.0
-            found[name] = Affine(mean.float(), (1 / std).float(), std.float())
-        else:
-            directions, spread = torch.from_numpy(site.components), torch.from_numpy(site.variances).sqrt()
-            forth, back = directions / spread, directions.T * spread[:, None]
-            found[name] = Affine(mean.float(), forth.float(), back.float())
+        found[name] = Affine(*(torch.from_numpy(part).float() for part in (site.mean, site.forth, site.back)))
     return found
 
 

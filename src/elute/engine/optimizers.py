@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-Kind = Literal["adam", "sparse-adam"]
+    from elute.engine.settings import OptimizerKind
+
 BETAS, EPS = (0.9, 0.999), 1e-8
 
 
@@ -44,7 +45,7 @@ class Learnt:
 class Adam:
     """Moments of every parameter, and one step over all."""
 
-    def __init__(self, learnt: list[Learnt], kind: Kind = "adam") -> None:
+    def __init__(self, learnt: list[Learnt], kind: OptimizerKind = "adam") -> None:
         self.learnt, self.kind = learnt, kind
         self.steps = 0
         self.first = {p.name: torch.zeros_like(p.value) for p in learnt}

@@ -8,12 +8,16 @@ from typing import Literal
 from pydantic import Field
 
 from elute.base.recipe import Section
+from elute.dictionaries.spec import Encoder, Kind
+
+Control = Literal["none", "random-decoder", "frozen-decoder", "shuffled-rows"]
+OptimizerKind = Literal["adam", "sparse-adam"]
 
 
 class DictionaryConfig(Section):
     """What a dictionary reads and writes, and how sparse it is."""
 
-    kind: Literal["sae", "transcoder", "clt", "crosscoder"] = "sae"
+    kind: Kind = "sae"
     """Sparse autoencoder, transcoder, cross-layer transcoder or crosscoder."""
     reads: tuple[str, ...] = ()
     """Sites that are read; may be given several times."""
@@ -54,7 +58,7 @@ class LearnConfig(Section):
     """Steps between two returns of the decoder's rows to length 1; 0 leaves their length free."""
     project: bool = True
     """Take from the decoder's gradient what would only change the rows' length."""
-    control: Literal["none", "random-decoder", "frozen-decoder", "shuffled-rows"] = "none"
+    control: Control = "none"
     """Train the null of this very run instead."""
     shard_features: bool = False
     """Spread the features over the processes of torchrun, instead of the rows."""
@@ -92,7 +96,7 @@ class EvalConfig(Section):
 
     split: str | None = None
     """Rows of one split; those of test where there is one, else every row."""
-    encoder: Literal["own", "pursuit"] = "own"
+    encoder: Encoder = "own"
     """The dictionary's own encoder, or matching pursuit with its directions."""
     k: int | None = Field(None, ge=1)
     """Features that fire in a row; the dictionary's own number if not given."""

@@ -213,18 +213,15 @@ def _agree(job: Job, told: object) -> None:
 def _save(job: Job, dictionary: Dictionary, fitted: Fitted, usage: Usage) -> dict[str, Any]:
     """Write the dictionary, its usage and the settings; the run's record comes last."""
     save_dictionary(dictionary, job.output / NAME)
-    fit = job.training.fit
-    rows_per_step = min(fit.batch_size, job.where.rows) * fit.accumulate
-    table: pl.DataFrame = usage.table(steps=fitted.steps, rows_per_step=rows_per_step)
+    table: pl.DataFrame = usage.table(steps=fitted.steps, rows_per_step=fitted.rows_per_step)
     files.write_atomically(job.output / "usage.parquet", table.write_parquet)
-    settings = {n: s.model_dump(mode="json") for n, s in job.training.identity().items()}
-    files.write_json(job.output / "train_config.json", settings)
+    files.write_json(job.output / "train_config.json", _settings(job.training, {}))
     return {
         "dictionary": digest(dictionary),
         "kind": job.spec.kind,
         "features": job.spec.total_features,
         "steps": fitted.steps,
-        "rows": fitted.steps * rows_per_step,
+        "rows": fitted.steps * fitted.rows_per_step,
         "never_fired": int((usage.counts == 0).sum()),
         **fitted.figures,
     }

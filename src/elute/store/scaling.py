@@ -57,6 +57,22 @@ class SiteScaling:
     variances: NDArray[np.float64] | None = None
     explained: float | None = None
 
+    @property
+    def forth(self) -> NDArray[np.float64]:
+        """What rows less their mean are multiplied by: a number a dimension, or a matrix."""
+        if self.components is None or self.variances is None:
+            return 1 / self.back
+        return self.components / self.variances**0.5
+
+    @property
+    def back(self) -> NDArray[np.float64]:
+        """What undoes `forth`; a constant dimension's spread of 0 counts as 1."""
+        if self.components is not None and self.variances is not None:
+            return self.components.T * self.variances[:, None] ** 0.5
+        std = self.std.copy()
+        std[list(self.constant)] = 1.0
+        return std
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -96,32 +112,21 @@ class Scaling:
 
     def apply(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Scale rows of a site."""
-        shift, matrix = self._transform(name, x)
-        return (x - shift) * matrix if matrix.ndim == 1 else (x - shift) @ matrix
+        import torch
+
+        site = self.site(name)
+        if x.shape[-1] != len(site.mean):
+            raise DataError(f"the scaling of site {name!r} is for width {len(site.mean)}, not {x.shape[-1]}")
+        mean, forth = (torch.as_tensor(part, dtype=x.dtype, device=x.device) for part in (site.mean, site.forth))
+        return (x - mean) * forth if forth.ndim == 1 else (x - mean) @ forth
 
     def invert(self, name: str, y: torch.Tensor) -> torch.Tensor:
         """Undo `apply`; what a whitening of lower rank left out comes back as the mean."""
         import torch
 
         site = self.site(name)
-        mean = torch.as_tensor(site.mean, dtype=y.dtype, device=y.device)
-        if site.components is None or site.variances is None:
-            return y * torch.as_tensor(_safe(site), dtype=y.dtype, device=y.device) + mean
-        back = site.components.T * site.variances[:, None] ** 0.5
-        return y @ torch.as_tensor(back, dtype=y.dtype, device=y.device) + mean
-
-    def _transform(self, name: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        site = self.site(name)
-        if x.shape[-1] != len(site.mean):
-            raise DataError(f"the scaling of site {name!r} is for width {len(site.mean)}, not {x.shape[-1]}")
-        if site.components is None or site.variances is None:
-            matrix = 1 / _safe(site)
-        else:
-            matrix = site.components / site.variances**0.5
-        mean = torch.as_tensor(site.mean, dtype=x.dtype, device=x.device)
-        return mean, torch.as_tensor(matrix, dtype=x.dtype, device=x.device)
+        mean, back = (torch.as_tensor(part, dtype=y.dtype, device=y.device) for part in (site.mean, site.back))
+        return (y * back if back.ndim == 1 else y @ back) + mean
 
 
 def measure(folder: Path, config: StatsConfig) -> Artifact:
@@ -187,10 +192,3 @@ def _numbers(result: MomentsResult | CovarianceResult, config: StatsConfig) -> d
         numbers["variances"] = values[:rank].tolist()
         numbers["explained"] = float(values[:rank].sum() / values[:alive].sum())
     return numbers
-
-
-def _safe(site: SiteScaling) -> NDArray[np.float64]:
-    """Return the standard deviation with 1 in place of a constant dimension's 0."""
-    std = site.std.copy()
-    std[list(site.constant)] = 1.0
-    return std
