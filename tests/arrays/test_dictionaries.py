@@ -12,7 +12,9 @@ import torch
 
 from elute.arrays import dictionaries as module
 from elute.arrays.dictionaries import EVALUATION, BringConfig, ExportConfig, bring, export, judge, locate
+from elute.base import files, run
 from elute.base.errors import ConfigError, EluteError
+from elute.base.recipe import read_yaml
 from elute.dictionaries.dictionary import Dictionary
 from elute.dictionaries.files import load_dictionary, save_dictionary
 from elute.dictionaries.spec import DictionarySpec
@@ -92,6 +94,7 @@ def test_saelens_and_back(tmp_path: Path, activation: str) -> None:
     dictionary = drawn(tmp_path / "run", activation=activation)
     done = export(str(tmp_path / "run"), None, ExportConfig(to="saelens"))
     assert done.path == tmp_path / "run" / "saelens"
+    assert done.summary == {"to": "saelens", "parts": ["inference", "training"]}
     for part in ("inference", "training"):
         if not (done.path / part).exists():
             continue
@@ -103,11 +106,42 @@ def test_saelens_and_back(tmp_path: Path, activation: str) -> None:
         torch.testing.assert_close(found(x), dictionary(x), atol=1e-5, rtol=1e-5)
 
 
+def test_parts_are_those_that_were_written(tmp_path: Path) -> None:
+    """SAELens has no class that trains a transcoder."""
+    drawn(tmp_path / "run", kind="transcoder", writes={"b": 5}, activation="relu")
+    done = export(str(tmp_path / "run"), None, ExportConfig(to="saelens"))
+    assert done.summary == {"to": "saelens", "parts": ["inference"]}
+    assert [part.name for part in done.path.iterdir()] == ["inference"]
+
+
+def test_what_was_brought_is_recorded_and_not_written_over(tmp_path: Path) -> None:
+    drawn(tmp_path / "run")
+    source, out = tmp_path / "run" / "sae_final.pt", tmp_path / "out"
+    done = bring(str(source), out, BringConfig(site="layer"))
+    stage = run.read(out)["stages"]["import-dictionary"]
+    assert stage["config"] == {"site": "layer", "writes": None}
+    assert stage["inputs"] == {"source": files.digest_file(source)}
+    assert stage["summary"] == done.summary
+    assert read_yaml(out / "config.yaml") == {"import-dictionary": stage["config"]}
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    drawn(tmp_path / "run", k=4)
+    with pytest.raises(ConfigError) as told:
+        bring(str(source), out, BringConfig())
+    assert str(told.value) == (
+        f"{out / 'sae_final.pt'}: there is a dictionary already. Give another --output, or delete that file."
+    )
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (out / "sae_final.pt").unlink()
+    assert bring(str(source), out, BringConfig()).summary["k"] == 4
+    assert run.read(out)["stages"]["import-dictionary"]["summary"]["k"] == 4
+
+
 def test_sites_are_renamed_where_there_is_one_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def brought(config: BringConfig, **settings: Any) -> DictionarySpec:
         dictionary = drawn(tmp_path / "run", **settings)
         monkeypatch.setattr("elute.dictionaries.foreign.read_any", lambda _: dictionary)
         monkeypatch.setattr("elute.dictionaries.foreign.sniff", lambda _: "saelens")
+        (tmp_path / "out" / "sae_final.pt").unlink(missing_ok=True)
         return load_dictionary(bring("somewhere", tmp_path / "out", config).path).spec
 
     assert brought(BringConfig()).reads == {"a": WIDTH}

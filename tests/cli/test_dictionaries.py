@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from click.testing import CliRunner, Result
 
-from elute.arrays.planted import PlantedConfig, write_store
 from elute.cli.commands import Face
 from elute.cli.main import elute, main
 from elute.dictionaries.files import load_dictionary
 from elute.store.codes import StoredCodes
 
 MakeStore = Callable[..., Path]
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = ["--n-features", 48, "--k", 2, "--steps", 30, "--batch-size", 64, "--lr", 0.008]
 
 
@@ -28,14 +27,6 @@ def _usual_voice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Face, "debug", False)
     monkeypatch.setattr("elute.base.console._level", 0)
     logging.captureWarnings(capture=False)
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    write_store(folder, PlantedConfig(n_features=32, width=12, active=2, noise=0.01, zipf=0.3, rows=1500, truth_rows=0))
-    return folder
 
 
 def run(*words: object) -> Result:
@@ -202,6 +193,19 @@ def test_of_several_processes_one_answers(planted: Path, monkeypatch: pytest.Mon
     assert run("head", planted, "--rows", 1).stdout
     monkeypatch.setenv("RANK", "1")
     assert run("head", planted, "--rows", 1).stdout == ""
+
+
+def test_a_dictionary_is_not_imported_over_another(
+    planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer("train", "--store", planted, "--output", tmp_path / "run", *SMALL, "--steps", 2)
+    words = ["import-dictionary", tmp_path / "run", "--output", tmp_path / "back"]
+    answer(*words)
+    line = refusal(capsys, *words)
+    assert line.endswith("there is a dictionary already. Give another --output, or delete that file.")
+    # What a run wrote is a recipe that the same command reads.
+    words[-1] = tmp_path / "again"
+    assert answer(*words, "--config", tmp_path / "back" / "config.yaml")["path"] == str(words[-1] / "sae_final.pt")
 
 
 def test_another_store_is_refused(

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from elute.arrays.importing import digest_input
 from elute.base import files
 from elute.base.errors import ConfigError
 from elute.base.recipe import Section
-from elute.base.run import Artifact
+from elute.base.run import Artifact, record
 
 if TYPE_CHECKING:
     from elute.dictionaries.dictionary import Dictionary
@@ -43,12 +44,13 @@ class BringConfig(Section):
 
 def locate(text: str) -> Path:
     """Return the folder or file of a dictionary: a path, or hf://owner/name@revision, which is fetched."""
+    from elute.base.hub.address import parse
     from elute.dictionaries import hub
 
-    address = hub.parse(text)
+    address = parse(text)
     if address is None:
         return Path(text)
-    return hub.pull(address.repo, revision=address.revision).folder / (address.path or "")
+    return hub.pull(address).folder
 
 
 def judge(dictionary: str, store: Path, config: EvalConfig) -> Artifact:
@@ -79,8 +81,8 @@ def export(dictionary: str, output: Path | None, config: ExportConfig) -> Artifa
     from elute.dictionaries import saelens
 
     target = output or run / "saelens"
-    saelens.write(loaded, target)
-    return Artifact("dictionary", target, {"to": "saelens", "parts": ["inference", "training"]})
+    parts = [part.name for part in saelens.write(loaded, target)]
+    return Artifact("dictionary", target, {"to": "saelens", "parts": parts})
 
 
 def bring(path: str, output: Path, config: BringConfig) -> Artifact:
@@ -88,8 +90,12 @@ def bring(path: str, output: Path, config: BringConfig) -> Artifact:
     from elute.dictionaries.files import NAME, digest, save_dictionary
     from elute.dictionaries.foreign import read_any, sniff
 
+    if (output / NAME).exists():
+        remedy = "Give another --output, or delete that file."
+        raise ConfigError("there is a dictionary already", where=output / NAME, remedy=remedy)
     found = locate(path)
     dictionary = _renamed(read_any(found), config)
+    inputs = {"source": digest_input(found)}
     files.make_folder(output)
     save_dictionary(dictionary, output / NAME)
     spec = dictionary.spec
@@ -97,6 +103,7 @@ def bring(path: str, output: Path, config: BringConfig) -> Artifact:
         "library": sniff(found), "dictionary": digest(dictionary), "kind": spec.kind, "activation": spec.activation,
         "features": dictionary.n_features, "k": spec.k, "reads": spec.reads, "writes": spec.writes,
     }  # fmt: skip
+    record(output, "import-dictionary", config, inputs=inputs, summary=summary)
     return Artifact("dictionary", output / NAME, summary)
 
 

@@ -150,7 +150,7 @@ class GeneTable:
         """Read `hgnc_complete_set.txt`, compressed or not."""
         import polars as pl
 
-        text = _whole_text(Path(path))
+        text = whole_text(Path(path))
         try:
             table = pl.read_csv(text, separator="\t", infer_schema=False, encoding="utf8")
         except pl.exceptions.PolarsError as cause:
@@ -279,16 +279,17 @@ def _texts(ids: Iterable[object]) -> list[str]:
         raise DataError(f"identifiers come as a list, not as {type(ids).__name__}") from cause
 
 
-def _whole_text(path: Path) -> bytes:
+def whole_text(path: Path, *, larger: str = "far larger than HGNC's table", remedy: str = _GET) -> bytes:
+    """Read a table of genes, compressed or not; what is larger than any such table is refused."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as file:
             text = file.read(_MOST_BYTES + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as cause:
-        raise DamagedError("the compressed file is cut short or altered", where=path, remedy=_GET) from cause
+        raise DamagedError("the compressed file is cut short or altered", where=path, remedy=remedy) from cause
     except OSError as cause:
-        raise DataError(f"cannot be read ({cause.strerror})", where=path, remedy=_GET) from cause
+        raise DataError(f"cannot be read ({cause.strerror})", where=path, remedy=remedy) from cause
     if len(text) > _MOST_BYTES:
-        raise DamagedError("far larger than HGNC's table", where=path, remedy=_GET)
+        raise DamagedError(larger, where=path, remedy=remedy)
     return text

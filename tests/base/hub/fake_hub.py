@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
 
 TOKEN = "hf_" + "aBcDeFgHiJ" * 3
 READER = "hf_" + "reader0000" * 3
@@ -44,6 +48,12 @@ class Hub:
     """Entries to add to every list of files."""
     cut_after: int | None = None
     """Bytes of a large file after which the connection breaks, once for each request."""
+    whole_only: bool = False
+    """Send a file from its beginning whatever part of it was asked for."""
+    store: str = ""
+    """Where requests for files are sent on to: the address of another hub."""
+    headers: list[dict[str, str]] = field(default_factory=list)
+    """What came with each request for a file."""
 
     def count(self, part: str) -> int:
         return sum(part in request for request in self.requests)
@@ -206,6 +216,9 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer({"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha})
 
     def resolve(self, name: str, revision: str, path: str) -> None:
+        self.hub.headers.append(dict(self.headers))
+        if self.hub.store:
+            return self.answer(b"", 302, Location=f"{self.hub.store}{self.path}")
         if not (found := self.tree(name, revision)):
             return None
         sha, tree = found
@@ -213,7 +226,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer({"error": "Entry not found"}, 404, **{"X-Error-Code": "EntryNotFound"})
         data = self.hub.altered.get(path, tree[path])
         headers = {"X-Repo-Commit": sha, "ETag": f'"{git(data)}"', "Accept-Ranges": "bytes"}
-        if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if asked and not self.hub.whole_only:
             first = int(asked[1])
             headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
             return self.answer(data[first:], 206, **headers)
@@ -254,3 +268,17 @@ def serve() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join(timeout=5)
+
+
+def leave_this_machine_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let no token, proxy, cache or endpoint of the machine into a test."""
+    from huggingface_hub import constants
+
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "http_", "HTTP_", "ALL_PROXY"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
