@@ -7,22 +7,16 @@ read here without anndata, so that a file larger than memory is read a piece at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from elute.base.errors import DamagedError, DataError
-from elute.store.imports.parts import AGAIN, Column, Contents, Part, as_column, reading, series
-from elute.store.imports.trees import Tree, array_part, attribute, hdf5, is_array, values, zarr_tree
-
-if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
-
-    from elute.store.imports.parts import Array
+from elute.base.errors import DataError
+from elute.store.imports.parts import Contents, Part, as_column, reading
+from elute.store.imports.sparse import sparse_form, sparse_part
+from elute.store.imports.tables import table
+from elute.store.imports.trees import Tree, array_part, attribute, hdf5, is_array, zarr_tree
 
 _ROWS_OF_CELLS = ("layers", "obsm", "raw")
-_BY_COLUMN = ("is sparse by columns (CSC), so a row is spread over the whole file", "Save it as CSR: adata.X.tocsr().")
 _TABLE = ("is a table, not an array", "Save its numbers: adata.obsm[name] = adata.obsm[name].to_numpy().")
 
 
@@ -61,7 +55,8 @@ def _contents(tree: Tree) -> Contents:
         if index is None:
             alone = {key: part for key, part in arrays.items() if len(part.shape) == 1}
             return Contents(arrays, {key: as_column(p, f"{tree.path}, {key}") for key, p in alone.items()})
-        return Contents(arrays, _obs(tree, root, str(index)), str(index))
+        name, columns = table(tree, root, "obs")
+        return Contents(arrays, columns, name)
 
 
 def _arrays(tree: Tree, nodes: dict[str, Any], *, cells: bool) -> dict[str, Part]:
@@ -75,137 +70,8 @@ def _arrays(tree: Tree, nodes: dict[str, Any], *, cells: bool) -> dict[str, Part
         if is_array(node):
             if f"{folder}/indptr" not in nodes:
                 parts[key] = array_part(tree, key, node)
-        elif (form := _sparse_form(node)) is not None:
-            parts[key] = _sparse_part(tree, key, (node, form))
+        elif (form := sparse_form(node)) is not None:
+            parts[key] = sparse_part(tree, key, form)
         elif cells:
             parts[key] = Part((), "table", lambda _start, _rows: iter(()), _TABLE)
     return parts
-
-
-def _sparse_form(node: Any) -> str | None:
-    form = str(attribute(node, "encoding-type") or attribute(node, "h5sparse_format") or "")
-    return form[:3] if form[:3] in ("csr", "csc") else None
-
-
-def _sparse_part(tree: Tree, key: str, kind: tuple[Any, str]) -> Part:
-    node, form = kind
-    with reading(tree.path, tree.what, key):
-        stored = attribute(node, "shape") or attribute(node, "h5sparse_shape")
-        shape, data = (int(stored[0]), int(stored[1])), node["data"]
-        stored_numbers, chunk = int(data.shape[0]), max(1, (getattr(data, "chunks", None) or (1,))[0])
-        whole = node["indptr"].shape == (shape[form == "csc"] + 1,) and node["indices"].shape == data.shape
-    if not whole or min(shape) < 0:
-        raise DamagedError("is sparse, and its parts do not fit together", where=f"{tree.path}, {key}", remedy=AGAIN)
-    if form == "csc":
-        return Part(shape, data.dtype.name, lambda _start, _rows: iter(()), _BY_COLUMN)
-
-    def read(start: int, rows: int) -> Iterator[Array]:
-        per_piece = max(1, rows * stored_numbers // max(1, shape[0]))
-        block = rows * min(-(-chunk // per_piece), -(-shape[0] // rows) or 1)
-        with reading(tree.path, tree.what, key), tree.opened() as root:
-            indptr, indices, data = (tree.node(root, f"{key}/{name}") for name in ("indptr", "indices", "data"))
-            for at in range(start, shape[0], block):
-                yield from _dense(
-                    (indptr, indices, data), (at, min(at + block, shape[0]), rows), (shape[1], f"{tree.path}, {key}")
-                )
-
-    return Part(shape, data.dtype.name, read)
-
-
-def _dense(parts: tuple[Any, Any, Any], cut: tuple[int, int, int], kind: tuple[int, str]) -> Iterator[Array]:
-    """Unpack some rows of a sparse array, checked first: scipy writes wherever the indices point."""
-    import numpy as np
-    from scipy.sparse import csr_array
-
-    (start, stop, rows), (width, where) = cut, kind
-    indptr = values(parts[0], start, stop + 1).astype(np.int64)
-    first, last = int(indptr[0]), int(indptr[-1])
-    if first < 0 or last > parts[2].shape[0] or (np.diff(indptr) < 0).any():
-        raise DamagedError(f"the row pointers of rows {start} to {stop - 1} are damaged", where=where, remedy=AGAIN)
-    indices, data = values(parts[1], first, last), values(parts[2], first, last)
-    if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < width:
-        wrong = int(np.flatnonzero((indices < 0) | (indices >= width))[0])
-        row = start + int(np.searchsorted(indptr - first, wrong, side="right")) - 1
-        raise DamagedError(
-            f"row {row} has a number in column {int(indices[wrong])}, of {width} columns", where=where, remedy=AGAIN
-        )
-    # scipy has no half precision: unpacked in single precision it comes back exactly.
-    wide = data.astype(np.float32) if data.dtype == np.float16 else data
-    for at in range(start, stop, rows):
-        edge = indptr[at - start : min(at + rows, stop) - start + 1] - first
-        piece = slice(int(edge[0]), int(edge[-1]))
-        sparse = csr_array((wide[piece], indices[piece], edge - edge[0]), shape=(len(edge) - 1, width))
-        yield sparse.toarray().astype(data.dtype, copy=False)
-
-
-def _obs(tree: Tree, root: Any, index: str) -> dict[str, Column]:
-    obs = tree.node(root, "obs")
-    named = [str(name) for name in attribute(obs, "column-order") or ()]
-    old = list(obs["__categories"]) if "__categories" in obs else []
-    if index not in obs:
-        raise DamagedError(f"its table of cells lacks the index {index!r}", where=tree.path, remedy=AGAIN)
-    found = {name: f"obs/{name}" for name in (index, *named) if name in obs}
-    return {
-        name: _obs_column(tree, root, (key, f"obs/__categories/{name}" if name in old else None))
-        for name, key in found.items()
-    }
-
-
-def _obs_column(tree: Tree, root: Any, keys: tuple[str, str | None]) -> Column:
-    """Make a column of the cells' table, of any of the forms that AnnData writes it in."""
-    key, categories = keys
-    with reading(tree.path, tree.what, key):
-        node = tree.node(root, key)
-        if is_array(node):
-            if categories is None:
-                return as_column(array_part(tree, key, node), f"{tree.path}, {key}")
-            return _categorical(tree, (key, categories), int(node.shape[0]))
-        form = str(attribute(node, "encoding-type"))
-        if form == "categorical":
-            return _categorical(tree, (f"{key}/codes", f"{key}/categories"), int(node["codes"].shape[0]))
-        if form.startswith("nullable-") and node["values"].shape == node["mask"].shape:
-            return _nullable(tree, key, array_part(tree, f"{key}/values", node["values"]))
-    flaw = (f"has the encoding {form!r}, which elute does not read", "Save it as text, numbers or categories.")
-    return Column(0, form, lambda _start, _rows: iter(()), flaw)
-
-
-def _categorical(tree: Tree, keys: tuple[str, str], length: int) -> Column:
-    where = f"{tree.path}, {keys[0]}"
-
-    def read(start: int, rows: int) -> Iterator[pl.Series]:
-        with reading(tree.path, tree.what, keys[0]), tree.opened() as root:
-            codes = array_part(tree, keys[0], tree.node(root, keys[0]))
-            node = tree.node(root, keys[1])
-            names = series(values(node, 0, node.shape[0]), where)
-        for piece in codes.read(start, rows):
-            yield _named(piece, names, where)
-
-    return Column(length, "categorical", read)
-
-
-def _named(codes: Any, names: pl.Series, where: str) -> pl.Series:
-    import polars as pl
-
-    known = pl.Series(codes).cast(pl.Int64)
-    if len(known) and not -1 <= known.min() <= known.max() < len(names):  # type: ignore[operator]
-        raise DamagedError("a category's number is out of range", where=where, remedy=AGAIN)
-    return names.gather(known.replace(-1, None))
-
-
-def _nullable(tree: Tree, key: str, held: Part) -> Column:
-    def read(start: int, rows: int) -> Iterator[pl.Series]:
-        import polars as pl
-
-        with reading(tree.path, tree.what, key), tree.opened() as root:
-            mask = array_part(tree, f"{key}/mask", tree.node(root, f"{key}/mask"))
-        for piece, missing in zip(held.read(start, rows), mask.read(start, rows), strict=True):
-            frame = pl.DataFrame({"x": series(piece, tree.path), "missing": _flags(missing)})
-            yield frame.select(pl.when(~pl.col("missing")).then("x").alias("x")).to_series()
-
-    return Column(held.shape[0], held.dtype, read)
-
-
-def _flags(mask: Any) -> np.ndarray[Any, Any]:
-    import numpy as np
-
-    return np.asarray(mask, dtype=bool)

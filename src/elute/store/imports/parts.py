@@ -161,9 +161,9 @@ def series(array: Array, where: object) -> pl.Series:
     """Make a polars series of one number or text a row."""
     import numpy as np
     import polars as pl
-    import torch
 
-    x = array.float().numpy() if isinstance(array, torch.Tensor) else native(array)
+    # Asked so, because torch takes seconds to load, and a table of text needs none of it.
+    x: Any = native(array) if isinstance(array, np.ndarray) else array.float().numpy()
     if x.dtype.kind in "SUTO":
         return pl.Series(_texts(x, where), dtype=pl.String)
     if x.dtype.kind in "fiubMm" and x.dtype.itemsize <= 8:

@@ -30,28 +30,34 @@ _PLAIN_CODECS = {
 
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """A file of named arrays in folders: `opened()` gives its root, `walk(root)` the path and node of everything."""
+    """A file of named arrays in folders: `opened()` gives its root, `walk(root)` the path and node of everything.
+
+    `holds(root, key)` tells whether something is there, and refuses a link into another file without following it.
+    """
 
     path: Path
     what: str
     opened: Callable[[], AbstractContextManager[Any]]
     walk: Callable[[Any], dict[str, Any]]
     check: Callable[[Any, str], None]
+    holds: Callable[[Any, str], bool]
 
     def node(self, root: Any, key: str) -> Any:
         """Return an array or a folder; one that leads elsewhere or would run code is refused."""
+        if key and not self.holds(root, key):
+            raise KeyError(f"there is no {key!r} in it")
         found = root[key] if key else root
         self.check(found, key)
         return found
 
 
-def hdf5(path: Path) -> Tree:
-    """Open an HDF5 file."""
+def hdf5(path: Path, cache: int = _CACHE) -> Tree:
+    """Open an HDF5 file; `cache` is how many bytes of unpacked chunks are kept of each array."""
 
     def opened() -> AbstractContextManager[Any]:
         import h5py
 
-        file: AbstractContextManager[Any] = h5py.File(path, "r", rdcc_nbytes=_CACHE)
+        file: AbstractContextManager[Any] = h5py.File(path, "r", rdcc_nbytes=cache)
         return file
 
     def walk(root: Any) -> dict[str, Any]:
@@ -62,13 +68,29 @@ def hdf5(path: Path) -> Tree:
     def check(node: Any, key: str) -> None:
         outside = node.file.filename != str(path)
         if outside or (is_array(node) and (node.is_virtual or node.external)):
-            raise DataError(
-                "points into another file, which elute does not follow",
-                where=f"{path}, {key}",
-                remedy="Copy the numbers into this file.",
-            )
+            raise elsewhere(key)
 
-    return Tree(path, "HDF5", opened, walk, check)
+    def holds(root: Any, key: str) -> bool:
+        import h5py
+
+        folder = root
+        for name in filter(None, key.split("/")):
+            links = None if is_array(folder) else folder.id.links
+            if links is None or not links.exists(name.encode()):
+                return False
+            if links.get_info(name.encode()).type == h5py.h5l.TYPE_EXTERNAL:
+                raise elsewhere(key)
+            folder = folder[name]
+        return True
+
+    def elsewhere(key: str) -> DataError:
+        return DataError(
+            "points into another file, which elute does not follow",
+            where=f"{path}, {key}",
+            remedy="Copy the numbers into this file.",
+        )
+
+    return Tree(path, "HDF5", opened, walk, check, holds)
 
 
 def zarr_tree(path: Path) -> Tree:
@@ -97,7 +119,7 @@ def zarr_tree(path: Path) -> Tree:
                     remedy="Save it again with zarr's default compressor.",
                 )
 
-    return Tree(path, "Zarr", opened, walk, check)
+    return Tree(path, "Zarr", opened, walk, check, lambda root, key: key in root)
 
 
 def _zarr() -> Any:
