@@ -25,11 +25,15 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	@$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base
-	@$(PIP) --editable ".[arrays,tensorboard,wandb,dev]" anndata
+$(VENV)/.cells: $(VENV)/.base
+	@$(PIP) --editable ".[cells]"
 	@touch $@
 
-demo: $(VENV)/.base
+$(VENV)/.dev: $(VENV)/.cells
+	@$(PIP) --editable ".[arrays,cells,geneformer,tensorboard,wandb,dev]"
+	@touch $@
+
+demo: $(VENV)/.cells
 	@$(BIN)/elute demo
 
 test: $(VENV)/.dev

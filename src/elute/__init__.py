@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from elute.engine.capture import capture_to_store as capture_to_store
     from elute.engine.train import Training as Training
     from elute.engine.train import train as train
+    from elute.models.cells.cellfile import CellsConfig as CellsConfig
+    from elute.models.cells.cellfile import open_cells as open_cells
     from elute.models.edits import add as add
     from elute.models.edits import replace as replace
     from elute.models.edits import scale as scale
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 # What users import, and where it is: nothing is loaded before it is asked for.
 _FACE = {
     "CaptureConfig": "elute.engine.capture",
+    "CellsConfig": "elute.models.cells.cellfile",
     "EluteError": "elute.base.errors",
     "ShuffleConfig": "elute.store.shuffle",
     "Site": "elute.base.contracts",
@@ -42,6 +45,7 @@ _FACE = {
     "capture_to_store": "elute.engine.capture",
     "load_dictionary": "elute.dictionaries.files",
     "load_model": "elute.models.load",
+    "open_cells": "elute.models.cells.cellfile",
     "open_codes": "elute.store.codes",
     "open_store": "elute.store.reader",
     "replace": "elute.models.edits",

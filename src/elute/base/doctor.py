@@ -22,7 +22,8 @@ KEYS = {
 }
 WHAT_FOR = {
     "arrays": "Zarr files",
-    "cells": "single-cell files beyond plain .h5ad",
+    "cells": "the demonstration's cells, and parts of .h5ad files written",
+    "geneformer": "Geneformer, and any encoder of transformers",
     "tissue": "image encoders and tiles",
     "routing": "routing policies (nothing beyond elute itself)",
     "particles": "particle embeddings",

@@ -37,11 +37,25 @@ arrays = LazyGroup(
     help="Any array of activations: import, check, split, measure, train, look.",
 )
 
+cells = LazyGroup(
+    "cells",
+    sections={
+        "From cells to rows": [
+            Lazy("capture", "elute.cli.cells:capture", "Store what a model computes on cells, a row a gene of a cell."),
+            Lazy("embed", "elute.cli.cells:embed", "Write one vector a cell into .obsm, ready for scanpy."),
+        ],
+    },
+    help="Single cells: from an .h5ad file to what a model makes of them.",
+)
+
 GROUPS = {
     "Start here": [
         Lazy("demo", "elute.cli.general:demo", "See what elute does, on something small, in a minute."),
         Lazy("doctor", "elute.cli.general:doctor", "Say which extras, device and keys are usable, and what to type."),
         Lazy("completion", "elute.cli.general:completion", "Print the script that completes commands in a shell."),
+    ],
+    "If you have single cells (.h5ad)": [
+        Lazy("cells", "elute.cli.menu:cells", "Read a model such as Tahoe-x1 on cells, embed them, train a small one."),
     ],
     "If you have arrays of activations": [
         Lazy("arrays", "elute.cli.menu:arrays", "Import, check, split and measure any array of activations."),

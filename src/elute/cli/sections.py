@@ -7,10 +7,13 @@ from elute.arrays.dictionaries import BringConfig, ExportConfig
 from elute.arrays.importing import ImportConfig
 from elute.arrays.look import HeadConfig
 from elute.base.recipe import Section
+from elute.cells.settings import EmbedConfig, ModelConfig, SitesConfig
+from elute.engine.capture import CaptureConfig
 from elute.engine.encode import EncodeConfig
 from elute.engine.fit import FitConfig
 from elute.engine.settings import DeadConfig, DictionaryConfig, EvalConfig, LearnConfig
 from elute.engine.tracking import TrackConfig
+from elute.models.cells.cellfile import CellsConfig
 from elute.store.scaling import StatsConfig
 from elute.store.splitting import SplitConfig
 
@@ -32,4 +35,12 @@ ARRAYS: dict[str, type[Section]] = {
     "eval": EvalConfig,
     "export": ExportConfig,
     "import-dictionary": BringConfig,
+}
+CELLS: dict[str, type[Section]] = {
+    "cells": CellsConfig,
+    "model": ModelConfig,
+    "sites": SitesConfig,
+    "capture": CaptureConfig,
+    "embed": EmbedConfig,
+    **TRAINING,
 }

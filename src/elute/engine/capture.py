@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from elute.base import console, run
+from elute.base import console, files, run
 from elute.base.contracts import Fingerprint, Model, Rows
-from elute.base.errors import DataError, GuardError
+from elute.base.errors import DataError, GuardError, SpaceError
 from elute.base.recipe import Section
 from elute.base.run import Artifact
 from elute.store import layout, settle
@@ -26,6 +26,8 @@ from elute.store.writer import StoreWriter
 
 if TYPE_CHECKING:
     import polars as pl
+
+_METADATA_BYTES = 8  # of a row, compressed
 
 
 class CaptureConfig(Section):
@@ -59,8 +61,7 @@ def capture_to_store(
     first = next(batches, None)
     if first is None:
         raise DataError("the data gave no batch", where=folder, remedy="Check that the input has rows.")
-    probe = model.capture(first[0], names)
-    widths = {name: int(x.shape[-1]) for name, x in probe.items()}
+    widths = _widths(model, first[0], names)
     if not config.recapture and (done := _complete(folder, widths, fingerprint, config, dict(source or {}))):
         console.say(f"{folder}: already captured, {done['rows']:,} rows are used as they are")
         return Artifact("store", folder, {**done, "reused": True})
@@ -77,6 +78,8 @@ def capture_to_store(
     with writer, console.progress("capture", total_rows, done=writer.offered) as bar:
         if writer.offered:
             console.say(f"{folder}: going on after {writer.offered:,} rows")
+        if total_rows is not None:
+            _room(folder, total_rows - writer.offered, widths, config.dtype)
         skip = writer.offered
         for batch, metadata in itertools.chain([first], batches):
             if skip >= len(metadata):
@@ -112,6 +115,23 @@ def _complete(
     if not found.complete or settle.differences(found, wanted):
         return None
     return {"rows": found.rows, "sites": found.sites, "bad_rows": found.bad_counted}
+
+
+def _widths(model: Model, batch: Any, names: Sequence[str]) -> dict[str, int]:
+    """Widths of the sites, from what the model declares where it does, else from one forward."""
+    declared = {name: model.sites[name].width for name in names if name in model.sites}
+    if len(declared) == len(names) and all(declared.values()):
+        return declared
+    return {name: int(x.shape[-1]) for name, x in model.capture(batch, names).items()}
+
+
+def _room(folder: Path, rows: int, widths: Mapping[str, int], dtype: Dtype) -> None:
+    """Refuse to begin what the disk cannot hold."""
+    needed = rows * (sum(widths.values()) * layout.ITEM_BYTES[dtype] + _METADATA_BYTES)
+    if needed > (free := files.free_bytes(folder)):
+        what = f"about {console.size(needed)} are to come, and there is room for {console.size(free)}"
+        remedy = "Choose fewer sites or rows, --dtype bf16, or another disk."
+        raise SpaceError(what, where=folder, remedy=remedy)
 
 
 def _match(rows: Rows, metadata: pl.DataFrame, folder: Path) -> None:
