@@ -19,14 +19,13 @@ from torch import Tensor, nn
 
 from elute.base.contracts import Site
 from elute.base.errors import ConfigError
-from elute.models.cells.model import CellModel, SiteTable
+from elute.models.cells.model import CellModel, SiteTable, default_sites
 from elute.models.tahoe.config import MODEL_FILE, CollatorConfig, MvcConfig, TahoeConfig
 from elute.models.tahoe.load import Folder, read_folder
 from elute.models.tahoe.model import Output, TahoeX1, mean_pooled
 from elute.models.tahoe.tokenizer import TahoeTokenizer
 
 NAME = "tahoe-x1"
-_FRACTIONS = (0, 3 / 11, 6 / 11, 9 / 11, 1)  # blocks 0, 3, 6, 9, 11 of the smallest
 
 
 def load(
@@ -109,12 +108,6 @@ def sites(depth: int, width: int) -> dict[str, Site]:
             f"blocks.{block}.hook_resid_post": Site(path, width=width),
         }
     return found
-
-
-def default_sites(depth: int) -> list[str]:
-    """Feed-forward outputs at the depths at which the published projects look."""
-    blocks = dict.fromkeys(round(fraction * (depth - 1)) for fraction in _FRACTIONS)
-    return [f"blocks.{block}.hook_mlp_out" for block in blocks]
 
 
 def example() -> tuple[CellModel, Any]:

@@ -10,12 +10,12 @@ import torch
 
 from elute.base.errors import ConfigError, DataError, EluteError, SiteError
 from elute.models.cells.example import example_cells
-from elute.models.cells.model import CellModel
+from elute.models.cells.model import CellModel, default_sites
 from elute.models.load import kind_of, load_model
 from elute.models.tahoe.config import CollatorConfig, TahoeConfig
 from elute.models.tahoe.load import write_folder
 from elute.models.tahoe.model import TahoeX1
-from elute.models.tahoe_x1 import default_sites, example, load
+from elute.models.tahoe_x1 import example, load
 
 
 @pytest.fixture(scope="module")

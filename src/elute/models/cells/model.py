@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from elute.models.cells.cellfile import Cells
 
 Pooling = Literal["cls", "mean"]
+_FRACTIONS = (0, 3 / 11, 6 / 11, 9 / 11, 1)  # blocks 0, 3, 6, 9, 11 of the smallest Tahoe-x1
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -39,6 +40,12 @@ class SiteTable(NamedTuple):
 
     sites: Mapping[str, Site]
     default: Sequence[str]
+
+
+def default_sites(depth: int) -> list[str]:
+    """Feed-forward outputs at the depths at which the published projects look."""
+    blocks = dict.fromkeys(round(fraction * (depth - 1)) for fraction in _FRACTIONS)
+    return [f"blocks.{block}.hook_mlp_out" for block in blocks]
 
 
 class CellModel(TorchModel):
