@@ -106,12 +106,12 @@ def test_settings_are_documented_and_few() -> None:
 
 
 def test_every_shipped_configuration_loads() -> None:
-    from elute.cli.sections import ARRAYS
+    from elute.cli.sections import ARRAYS, CELLS
 
     paths = sorted((ROOT / "configs").rglob("*.yaml"))
     assert paths
     for path in paths:
-        known = {"arrays": ARRAYS}[path.parent.name]
+        known = {"arrays": ARRAYS, "cells": CELLS}[path.parent.name]
         assert resolve(known, path, needed=())
         assert read_yaml(path)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def open_model(config: ModelConfig, cells: Cells, *, rows: str = "genes") -> CellModel:
     """Load the model that the settings name, to read these cells."""
-    own: dict[str, Any] = {"random_weights": True} if config.random_weights else {}
+    own: dict[str, Any] = {}
     if config.upstream_exact:
         own["upstream_exact"] = True
     if config.with_drug != "auto":
@@ -30,6 +30,7 @@ def open_model(config: ModelConfig, cells: Cells, *, rows: str = "genes") -> Cel
     model: CellModel = load_model(
         config.model or f"tahoe-x1-{config.model_size}",
         rows=rows,
+        random_weights=config.random_weights,
         max_length=config.max_length,
         seed=cells.config.seed,
         batch_size=config.batch_size,
@@ -55,7 +56,7 @@ def look_ahead(model: CellModel, cells: Cells) -> Survey:
         f"cells: {found.cells:,} to read, {found.rows:,} tokens of genes, {found.median:,} tokens in the median cell"
     )
     if found.cut:
-        console.say(f"cells: {found.cut:,} have more genes than --max-length allows: a sample of their genes is read")
+        console.say(f"cells: {found.cut:,} have more genes than --max-length allows: a part of their genes is read")
     if found.without:
         console.warn(f"{cells.where}: {found.without:,} cells have no gene that the model knows, and are left out")
     return found

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from elute.base.run import Artifact
+from elute.cells.demo import DemoConfig
+from elute.cells.pretraining import PretrainConfig
 from elute.cells.settings import EmbedConfig, ModelConfig, SitesConfig
 from elute.cli.commands import command
 from elute.cli.sections import CELLS
@@ -58,3 +60,40 @@ def embed(data: Path, output: Path, config: dict[str, Any]) -> Artifact:
     from elute.cells.embedding import embed_cells
 
     return embed_cells(data, output, **config)
+
+
+def _show_pretrain(answer: dict[str, Any]) -> str:
+    from elute.cells.pretraining import show
+
+    return show(answer)
+
+
+@command("pretrain", {"cells": CellsConfig, "pretrain": PretrainConfig}, recipe=CELLS, show=_show_pretrain)
+@data_option
+@click.option("--output", required=True, type=FOLDER, help="Folder of the model.")
+@click.option("--anew", is_flag=True, help="Start over, whatever lies there.")
+def pretrain(*, data: Path, output: Path, anew: bool, config: dict[str, Any]) -> Artifact:
+    """Train a small model on your own cells to tell hidden values, and judge it on cells it never saw.
+
+    The folder is one that --model reads. Donors are held out whole where --donor-key names them. A training that was
+    interrupted goes on when the same command is given again.
+    """
+    from elute.cells.pretraining import pretrain as run
+    from elute.models.cells.cellfile import open_cells
+
+    return run(open_cells(data, config["cells"]), output, config["pretrain"], anew=anew)
+
+
+def _show_demo(answer: dict[str, Any]) -> str:
+    from elute.cells.demo import show
+
+    return show(answer)
+
+
+@command("demo", DemoConfig, recipe=CELLS, show=_show_demo)
+@click.option("--output", default="results/demo", show_default=True, type=FOLDER, help="Folder of the results.")
+def demo(output: Path, config: DemoConfig) -> Artifact:
+    """Train a small model on 700 real blood cells, judge it, and take it apart into features: some minutes."""
+    from elute.cells.demo import demonstrate
+
+    return demonstrate(output, config)

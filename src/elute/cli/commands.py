@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
@@ -137,6 +137,9 @@ def command(
             from elute.base.recipe import resolve
 
             flags = {part: _flags(model, given) for part, model in asked.items()}
+            given = {
+                key: value for key, value in given.items() if not any(key in m.model_fields for m in asked.values())
+            }
             sections = resolve({**(recipe or {}), **asked}, settings, overrides, flags=flags, needed=set(flags))
             mine: Any = {part: sections[part] for part in asked}
             config = mine if isinstance(section, Mapping) else mine.get(name)
@@ -147,12 +150,12 @@ def command(
                 click.echo(text)
 
         own = list(getattr(function, "__click_params__", []))[::-1]
-        options = [option for model in asked.values() for option in _options(model)]
+        options = _options(asked.values())
         shared = _shared()
         made = Headed(name, callback=call, help=function.__doc__, params=[*own, *options, *shared])
         if isinstance(section, Mapping):
             titles = {part: (model.__doc__ or part).strip().rstrip(".") for part, model in asked.items()}
-            made.headings = {f: titles[part] for part, model in asked.items() for f in model.model_fields}
+            made.headings = {f: titles[part] for part, model in [*asked.items()][::-1] for f in model.model_fields}
             made.headings |= {option.name or "": "Every command" for option in shared}
         return made
 
@@ -172,19 +175,23 @@ def _shared() -> list[click.Parameter]:
     ]
 
 
-def _options(model: type[Section]) -> list[click.Option]:
-    """One option a field of a section."""
-    return [_option(name, field) for name, field in model.model_fields.items()]
+def _options(sections: Iterable[type[Section]]) -> list[click.Option]:
+    """One option a field; a name that several sections have, as `seed`, is one option that all of them get."""
+    fields: dict[str, list[FieldInfo]] = {}
+    for model in sections:
+        for name, field in model.model_fields.items():
+            fields.setdefault(name, []).append(field)
+    return [_option(name, *same) for name, same in fields.items()]
 
 
-def _option(name: str, field: FieldInfo) -> click.Option:
+def _option(name: str, field: FieldInfo, *others: FieldInfo) -> click.Option:
     """Turn a field into an option; nothing is passed on unless it was given."""
     from pydantic_core import PydanticUndefined
 
     flag = "--" + Face.normalise(name)
     kind, many = _kind(field.annotation)
     default = field.get_default(call_default_factory=True)
-    text = field.description or ""
+    text = " ".join(dict.fromkeys(each.description or "" for each in (field, *others)))
     if default is PydanticUndefined:
         text += " [required]"
     elif default not in (None, (), False):
@@ -221,9 +228,9 @@ def _pairs(_context: click.Context, option: click.Parameter, value: str | None) 
         ) from None
 
 
-def _flags(model: type[Section], given: dict[str, Any]) -> dict[str, Any]:
-    """Take out of a command's values those of one section that were really given."""
-    values = {name: given.pop(name) for name in model.model_fields}
+def _flags(model: type[Section], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose of a command's values those of one section that were really given."""
+    values = {name: given[name] for name in model.model_fields}
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 

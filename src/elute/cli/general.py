@@ -58,7 +58,7 @@ def completion(shell: str) -> Artifact:
 def __getattr__(name: str) -> click.Command:
     """`elute demo` is the demonstration that a newcomer should see first: that of a group."""
     if name == "demo":
-        from elute.cli.arrays import demo
+        from elute.cli.cells import demo
 
         return demo
     raise AttributeError(name)

@@ -44,13 +44,19 @@ cells = LazyGroup(
             Lazy("capture", "elute.cli.cells:capture", "Store what a model computes on cells, a row a gene of a cell."),
             Lazy("embed", "elute.cli.cells:embed", "Write one vector a cell into .obsm, ready for scanpy."),
         ],
+        "A small model of your own": [
+            Lazy(
+                "pretrain", "elute.cli.cells:pretrain", "Train a small model on your cells, and judge it beside less."
+            ),
+            Lazy("demo", "elute.cli.cells:demo", "Train one on the cells that come with scanpy, and take it apart."),
+        ],
     },
     help="Single cells: from an .h5ad file to what a model makes of them.",
 )
 
 GROUPS = {
     "Start here": [
-        Lazy("demo", "elute.cli.general:demo", "See what elute does, on something small, in a minute."),
+        Lazy("demo", "elute.cli.general:demo", "See what elute does, on real cells, in some minutes."),
         Lazy("doctor", "elute.cli.general:doctor", "Say which extras, device and keys are usable, and what to type."),
         Lazy("completion", "elute.cli.general:completion", "Print the script that completes commands in a shell."),
     ],

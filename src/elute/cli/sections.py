@@ -7,6 +7,8 @@ from elute.arrays.dictionaries import BringConfig, ExportConfig
 from elute.arrays.importing import ImportConfig
 from elute.arrays.look import HeadConfig
 from elute.base.recipe import Section
+from elute.cells.demo import DemoConfig as CellsDemoConfig
+from elute.cells.pretraining import PretrainConfig
 from elute.cells.settings import EmbedConfig, ModelConfig, SitesConfig
 from elute.engine.capture import CaptureConfig
 from elute.engine.encode import EncodeConfig
@@ -42,5 +44,7 @@ CELLS: dict[str, type[Section]] = {
     "sites": SitesConfig,
     "capture": CaptureConfig,
     "embed": EmbedConfig,
+    "pretrain": PretrainConfig,
+    "demo": CellsDemoConfig,
     **TRAINING,
 }

@@ -155,7 +155,7 @@ class Fit:
                 if self.average:
                     self.average[p.name].copy_(self._mine(parts["average"][p.name], p, ranks))
             self.optimizer.load_state(self._moments(parts["optimizer"], self._mine, ranks))
-            self.objective.load_state(parts["objective"])
+            self.objective.load_state(parts.get("objective", {}))
             self.step, self.sums, self.figures = told["step"], told["sums"], told["figures"]
         except (KeyError, RuntimeError, ValueError, AttributeError) as error:  # what is not there, or has another shape
             raise resume.damaged(self.folder) from error
