@@ -96,7 +96,7 @@ def test_what_is_there_is_used_and_other_settings_are_refused(
     monkeypatch.setattr(MaskedObjective, "gradient", None)
     again = pretrain(opened(planted()), done[0], SMALL.model_copy(update={"device": "cpu"}))
     assert again.summary == {**done[1], "reused": True}
-    with pytest.raises(ConfigError, match="steps was 60 and is now 70"):
+    with pytest.raises(ConfigError, match="steps was 90 and is now 70"):
         pretrain(opened(planted()), done[0], SMALL.model_copy(update={"steps": 70}))
     with pytest.raises(ConfigError, match="AnnData in memory was"):
         pretrain(opened(planted(seed=1)), done[0], SMALL)
