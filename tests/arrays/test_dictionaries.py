@@ -14,6 +14,7 @@ from elute.arrays import dictionaries as module
 from elute.arrays.dictionaries import EVALUATION, BringConfig, ExportConfig, bring, export, judge, locate
 from elute.base import files, run
 from elute.base.errors import ConfigError, EluteError
+from elute.base.hub.address import Address
 from elute.base.recipe import read_yaml
 from elute.dictionaries.dictionary import Dictionary
 from elute.dictionaries.files import load_dictionary, save_dictionary
@@ -62,18 +63,18 @@ def test_a_judgement_is_kept_beside_the_run(store: Path, tmp_path: Path) -> None
 
 def test_addresses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert locate("results/mine") == Path("results/mine")
-    asked: list[tuple[str, str | None]] = []
+    asked: list[Address] = []
 
     class Pulled:
         folder = tmp_path
 
-    def pull(repo: str, *, revision: str | None = None) -> Pulled:
-        asked.append((repo, revision))
+    def pull(address: Address) -> Pulled:
+        asked.append(address)
         return Pulled()
 
     monkeypatch.setattr("elute.dictionaries.hub.pull", pull)
-    assert locate("hf://me/mine") == tmp_path
-    assert asked[0][0] == "me/mine"
+    assert locate("hf://me/mine@v2") == tmp_path
+    assert (asked[0].repo, asked[0].revision) == ("me/mine", "v2")
 
 
 def test_a_safetensors_file_and_back(store: Path, tmp_path: Path) -> None:
