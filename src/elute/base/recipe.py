@@ -9,7 +9,7 @@ and, for a name, the nearest one that exists.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ _shown.maxlevel = 3
 
 def resolve(
     sections: Mapping[str, type[Section]],
-    file: Path | None = None,
+    file: Path | Sequence[Path] | None = None,
     overrides: Iterable[str] = (),
     *,
     flags: Mapping[str, Mapping[str, Any]] | None = None,
@@ -47,26 +47,37 @@ def resolve(
 ) -> dict[str, Section]:
     """Read a recipe and return its sections, checked; `flags` hold what the command line gave, by section.
 
-    All sections are returned, or those that are needed or given: one file may serve several commands.
+    All sections are returned, or those that are needed or given: one file may serve several commands. Of several files
+    that give the same key the last one wins.
     """
-    values = {} if file is None else read_yaml(file)
-    for name, value in values.items():
-        if name not in sections:
-            raise ConfigError(f"unknown section {name!r}", where=file, remedy=near(str(name), sections))
-        if value is not None and not isinstance(value, dict):
-            raise ConfigError(
-                f"section {name!r} must hold keys and values, not {_shown.repr(value)}",
-                where=file,
-                remedy=f"Write `{name}:` and its keys indented below it.",
-            )
-    merged = {name: dict(values.get(name) or {}) for name in sections}
+    merged: dict[str, dict[str, Any]] = {name: {} for name in sections}
+    said: dict[str, Path] = {}
+    for path in [] if file is None else [file] if isinstance(file, Path) else file:
+        for name, value in _sections_of(path, sections).items():
+            merged[name].update(value)
+            said[name] = path
     for text in overrides:
         section, key, value = _override(text, sections)
         merged[section][key] = value
     for name, given in (flags or {}).items():
         merged[name].update(given)
     wanted = [name for name in sections if needed is None or name in needed or merged[name]]
-    return {name: build(sections[name], merged[name], where=_place(name, file)) for name in wanted}
+    return {name: build(sections[name], merged[name], where=_place(name, said.get(name))) for name in wanted}
+
+
+def _sections_of(path: Path, sections: Mapping[str, type[Section]]) -> dict[str, dict[str, Any]]:
+    """Read one file's sections."""
+    values = read_yaml(path)
+    for name, value in values.items():
+        if name not in sections:
+            raise ConfigError(f"unknown section {name!r}", where=path, remedy=near(str(name), sections))
+        if value is not None and not isinstance(value, dict):
+            raise ConfigError(
+                f"section {name!r} must hold keys and values, not {_shown.repr(value)}",
+                where=path,
+                remedy=f"Write `{name}:` and its keys indented below it.",
+            )
+    return {name: value or {} for name, value in values.items()}
 
 
 def build(model: type[S], values: Mapping[str, Any], where: str) -> S:

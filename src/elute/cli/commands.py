@@ -133,7 +133,7 @@ def command(
     asked = dict(section) if isinstance(section, Mapping) else {} if section is None else {name: section}
 
     def wrap(function: Callable[..., Artifact]) -> click.Command:
-        def call(settings: Path | None, overrides: tuple[str, ...], as_json: bool, **given: Any) -> None:
+        def call(settings: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool, **given: Any) -> None:
             from elute.base.recipe import resolve
 
             flags = {part: _flags(model, given) for part, model in asked.items()}
@@ -166,7 +166,12 @@ def _shared() -> list[click.Parameter]:
     """The options that every command has."""
     file = click.Path(path_type=Path, dir_okay=False)
     return [
-        click.Option(["--config", "settings"], type=file, help="Settings in YAML; options given here win over it."),
+        click.Option(
+            ["--config", "settings"],
+            type=file,
+            multiple=True,
+            help="Settings in YAML; options given here win over it. Of several files the last one wins.",
+        ),
         click.Option(["--set", "overrides"], multiple=True, metavar="a.b=c", help="Set one key of a section."),
         click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on standard output."),
         click.Option(["-v", "--verbose"], count=True, expose_value=False, callback=Face.louder, help="Say more."),
