@@ -66,7 +66,7 @@ class CellRows:
         """Yield the model's batches with one row of metadata a cell."""
         for batch, metadata in self.model.batches(data, **settings):
             cells = metadata.unique("sample_id", keep="first", maintain_order=True)
-            yield batch, cells.drop("token", "value")
+            yield batch, cells.drop("token", "value", "read", strict=False)
 
     def keep(self, _batch: Any) -> None:
         """Every row is kept."""

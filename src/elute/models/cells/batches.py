@@ -1,5 +1,8 @@
 """From cells to padded batches with one row of metadata a kept position, the same for every model of cells.
 
+Beside the gene and its value stand the sum of all the cell's values (`total`) and, for a model that reads numbers, what
+it read instead of the value (`read`, say its bin).
+
 Cells are read in windows of fixed size; within one the shortest go first, so that a batch holds cells of about one
 length and little of it is padding. The order of rows depends on neither the batch size nor the machine.
 """
@@ -128,21 +131,25 @@ def token_batches(
             keep = made.present.clone()
             keep[:, : tokenizer.special] &= every
             batch = {**made.batch, "keep": keep, "padded": not bool(made.present.all())}
-            yield batch, _metadata(cells.metadata, names, chosen, kept=made.kept, front=front)
+            frame = _metadata(cells.metadata, names, chosen, kept=made.kept, front=front)
+            if "values" in made.batch:
+                frame = frame.with_columns(pl.Series("read", made.batch["values"][keep].float().numpy()))
+            yield batch, frame
 
 
 def _metadata(
     table: pl.DataFrame, names: pl.Series, chosen: Sequence[Cell], *, kept: Sequence[NDArray[np.int64]], front: int
 ) -> pl.DataFrame:
-    """One row a kept position: what is known of the cell, which gene, and its value as it stands in the file."""
+    """One row a kept position: what is known of the cell, which gene, its value as it stands in the file, their sum."""
     counts = np.array([len(places) + front for places in kept])
     columns = [_fronted(cell.columns[places], front, -1) for cell, places in zip(chosen, kept, strict=True)]
     values = [_fronted(cell.values[places], front, np.nan) for cell, places in zip(chosen, kept, strict=True)]
     of_cell = table[np.repeat([cell.place for cell in chosen], counts)]
+    total = pl.Series("total", np.repeat([cell.total for cell in chosen], counts))
     genes = np.concatenate(columns)
     token = names.gather(np.where(genes < 0, len(names) - 1, genes))
     value = pl.Series("value", np.concatenate(values).astype(np.float32), nan_to_null=True)
-    return of_cell.with_columns(token, value)
+    return of_cell.with_columns(token, value, total)
 
 
 def _fronted(array: NDArray[Any], front: int, filler: float) -> NDArray[Any]:
