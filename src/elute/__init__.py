@@ -6,6 +6,7 @@ elute.capture_to_store(model, data, "results/mine")
 store = elute.open_store("results/mine")
 elute.train("results/mine", "results/run")
 sae = elute.load_dictionary("results/run")
+run = elute.open("results/pbmc")             # what `elute cells run-pipeline` wrote
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from elute.analysis.findings import open_run as open  # noqa: A004, F401  # a name of the face
     from elute.base.contracts import Site as Site
     from elute.base.errors import EluteError as EluteError
     from elute.dictionaries.files import load_dictionary as load_dictionary
@@ -45,6 +47,7 @@ _FACE = {
     "capture_to_store": "elute.engine.capture",
     "load_dictionary": "elute.dictionaries.files",
     "load_model": "elute.models.load",
+    "open": "elute.analysis.findings:open_run",
     "open_cells": "elute.models.cells.cellfile",
     "open_codes": "elute.store.codes",
     "open_store": "elute.store.reader",
@@ -65,7 +68,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"elute has no {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_FACE[name]), name)
+    module, _, called = _FACE[name].partition(":")
+    return getattr(import_module(module), called or name)
 
 
 def __dir__() -> list[str]:

@@ -115,14 +115,14 @@ def test_a_dotenv_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / ".env").rmdir()
     (tmp_path / ".env").write_text("HF_TOKEN=x\n")
     assert usable() == {"HF_TOKEN"}
-    real = Path.read_text
+    real = Path.open
 
-    def denied(self: Path, *args: Any, **settings: Any) -> str:
+    def denied(self: Path, *args: Any, **settings: Any) -> Any:
         if self.name == ".env":
             raise PermissionError(13, "Permission denied")
         return real(self, *args, **settings)
 
-    monkeypatch.setattr(Path, "read_text", denied)
+    monkeypatch.setattr(Path, "open", denied)
     assert usable() == set()
 
 

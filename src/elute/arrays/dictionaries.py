@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from elute.arrays.importing import digest_input
-from elute.base import files
+from elute.base import console, files
 from elute.base.errors import ConfigError
 from elute.base.recipe import Section
 from elute.base.run import Artifact, record
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from elute.engine.settings import EvalConfig
 
 EVALUATION = "evaluation.json"
+CENTRE = "centre.safetensors"
 
 
 class ExportConfig(Section):
@@ -60,7 +61,7 @@ def judge(dictionary: str, store: Path, config: EvalConfig) -> Artifact:
     from elute.store.reader import Store
 
     path = locate(dictionary)
-    answer = evaluate(load_dictionary(path), Store(store), config)
+    answer = evaluate(load_dictionary(path), Store(store), config, beside=path)
     if path.is_dir():
         files.write_json(path / EVALUATION, answer)
     return Artifact("evaluation", path, answer)
@@ -77,9 +78,14 @@ def export(dictionary: str, output: Path | None, config: ExportConfig) -> Artifa
         return _push(loaded, run, path, config)
     if config.to == "safetensors":
         target = output or run / "sae_final.safetensors"
+        if loaded.spec.source.get("centre") and target.parent.resolve() != run.resolve():
+            console.warn(f"{target.parent}: copy {CENTRE} there too: its rows were centred, and are refused without")
         return Artifact("dictionary", save_safetensors(loaded, target), {"to": "safetensors", "of": NAME})
     from elute.dictionaries import saelens
 
+    if column := loaded.spec.source.get("centre_by"):
+        told = f"its rows were centred by {column}, which SAELens cannot know: subtract the means in {CENTRE} first"
+        console.warn(f"{run}: {told}")
     target = output or run / "saelens"
     parts = [part.name for part in saelens.write(loaded, target)]
     return Artifact("dictionary", target, {"to": "saelens", "parts": parts})

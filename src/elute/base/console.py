@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 _level = 0
 _WIPE = "\r\x1b[K"  # back to the beginning of the terminal's line, and empty it
+_hushed = 0  # messages of a part of the work that is told in one line are details
 _moving = False  # a line of progress stands open on the terminal
 
 
@@ -25,9 +26,20 @@ def set_level(level: int) -> None:
 def say(text: str, *, level: int = 0) -> None:
     """Print one line to stderr if the level allows it, in place of an open line of progress."""
     global _moving
-    if _level >= level:
+    if _level >= level + (_hushed if level >= 0 else 0):
         text, _moving = (_WIPE if _moving else "") + text, False
         print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Turn messages into details while something is done that one line has told; progress and warnings stay."""
+    global _hushed
+    _hushed += 1
+    try:
+        yield
+    finally:
+        _hushed -= 1
 
 
 def detail(text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from elute.base import device, run
+from elute.base import device, env, run
 from elute.base.run import Artifact
 
 KEYS = {
@@ -38,7 +38,7 @@ WHAT_FOR = {
 def examine() -> Artifact:
     """Look at the extras, the device and the keys; a key's value is never read out."""
     chosen = device.choose()
-    kept = _dotenv(Path(".env"))
+    kept = env.read_env(Path(env.NAME))
     keys = {
         name: {
             "usable": bool(os.environ.get(name) or name in kept),
@@ -101,15 +101,3 @@ def _installed(package: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
-
-
-def _dotenv(path: Path) -> set[str]:
-    """Names that a .env file gives a value to."""
-    if not path.is_file():
-        return set()
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return set()
-    lines = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
-    return {name.strip().removeprefix("export ").strip() for name, _, value in lines if value.strip().strip("\"'")}

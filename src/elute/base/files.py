@@ -150,9 +150,9 @@ def digest_file(path: Path, progress: Callable[[int], object] | None = None) -> 
 
 
 @contextmanager
-def locked(folder: Path, doing: str) -> Iterator[None]:
+def locked(folder: Path, doing: str, *, name: str = ".lock") -> Iterator[None]:
     """Hold the folder's writing lock; the kernel frees it however the process ends."""
-    path = folder / ".lock"
+    path = folder / name
     with disk_errors(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

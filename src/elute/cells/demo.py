@@ -1,12 +1,11 @@
-"""A small model of cells, made here and now: trained, judged, captured, and taken apart into features.
+"""A small model of cells, made here and now: trained, judged, and taken apart into features that are held to account.
 
 Everything is real: the 700 blood cells that come with scanpy, a model of Tahoe-x1's architecture with 262,000
 parameters, and what it has learnt beside what less would have given.
 
     FOLDER/model               the model, as `--model` reads it, and what it was held against
-    FOLDER/activations         what the last block's feed-forward part adds: a row a gene of a cell
-    FOLDER/dictionary          512 features of those rows
-    FOLDER/control_…           rows and features of the same model before it was trained
+    FOLDER                     a run as `elute cells run-pipeline` makes one, on what the last block's feed-forward part
+                               adds: activations, dictionary, codes, tables, controls, and dashboard.html
 
 The published matrix is log-normalised. A token's value is the quantile, within its cell, that it falls into, which is
 the same for counts and for their logarithms, but for ties.
@@ -26,16 +25,31 @@ from elute.base import console, run
 from elute.base.errors import MissingError
 from elute.base.recipe import Section
 from elute.base.run import Artifact
+from elute.cells.feature_settings import FeatureConfig, ValidationConfig
+from elute.cells.plan import Plan
 from elute.cells.pretraining import PretrainConfig, pretrain, table_lines
+from elute.cells.settings import ModelConfig, SitesConfig
+from elute.engine.capture import CaptureConfig
+from elute.models.cells.cellfile import CellsConfig
 
 if TYPE_CHECKING:
-    from elute.cells.masked import Scale
     from elute.models.cells.cellfile import Cells
-    from elute.models.cells.model import CellModel
-    from elute.models.tahoe.model import TahoeX1
 
-FEATURES, K, ROWS = 512, 16, 200_000
+FEATURES, K, STEPS = 512, 16, 400
 FILE = "10x_pbmc68k_reduced.h5ad"
+MOST = 1024  # tokens of a cell that are read: all its genes, where training took a part of them
+LINEAGES = {  # of the published labels, of which six are of T cells
+    "CD14+ Monocyte": "monocyte",
+    "CD19+ B": "B",
+    "CD34+": "CD34+",
+    "CD4+/CD25 T Reg": "T",
+    "CD4+/CD45RA+/CD25- Naive T": "T",
+    "CD4+/CD45RO+ Memory": "T",
+    "CD56+ NK": "NK",
+    "CD8+ Cytotoxic T": "T",
+    "CD8+/CD45RA+ Naive Cytotoxic": "T",
+    "Dendritic": "dendritic",
+}
 _LEAST = 800  # steps below which the model is still at the genes' means
 _THREADS = 2
 
@@ -53,33 +67,52 @@ class DemoConfig(Section):
 
 def demonstrate(folder: Path, config: DemoConfig) -> Artifact:
     """Run the whole demonstration into a folder; what is already there and still right is reused."""
-    from elute.cells.masked import Scale
-    from elute.models.tahoe.load import read_folder
+    from elute.cells.activations import prepare
+    from elute.cells.pipeline import alone, finish
+    from elute.models.cells.cellfile import open_cells
 
-    folder = Path(folder)
-    cells = demo_cells(config.seed)
+    plan = demo_plan(Path(folder), config)
+    cells = open_cells(plan.data, plan.cells)
     if config.steps < _LEAST:
         console.warn(f"in fewer than {_LEAST} steps the model does not get past the genes' means")
-    with _few_threads():
+    with alone(plan.output), _few_threads():
         settings = PretrainConfig(seed=config.seed, steps=config.steps)
-        trained = pretrain(cells, folder / "model", settings, anew=config.anew)
-        split = _with_split(cells, config.seed)
-        network = read_folder(folder / "model").network
-        untrained = _untrained(network, Scale(**trained.summary["bins"]), config.seed)
-        models = {
-            "trained": (network, folder / "activations", folder / "dictionary"),
-            "random weights": (untrained, folder / "control_activations", folder / "control_dictionary"),
-        }
-        features = {
-            name: _features(
-                _model(network, folder / "model", config.seed), cells, store, output, split=split, config=config
-            )
-            for name, (network, store, output) in models.items()
-        }
+        trained = pretrain(cells, plan.output / "model", settings, anew=config.anew)
+        source = prepare(plan, opened=(cells, _with_split(cells, config.seed)))
+        found = finish(source, plan)
     keys = ("parameters", "genes", "steps", "cells", "held_out", "verdict", "ridge")
-    summary = {key: trained.summary[key] for key in keys} | {"dictionary": features}
-    run.record(folder, "demo", config.model_copy(update={"anew": False}), inputs=cells.source, summary=summary)
-    return Artifact("demo", folder, summary)
+    summary = {key: trained.summary[key] for key in keys} | {"features": found}
+    run.record(plan.output, "demo", config.model_copy(update={"anew": False}), inputs=cells.source, summary=summary)
+    return Artifact("demo", plan.output, {**summary, "named": named(plan.output)})
+
+
+def demo_plan(folder: Path, config: DemoConfig) -> Plan:
+    """The settings of the run."""
+    sections: dict[str, Section] = {
+        "cells": CellsConfig(matrix="raw", accept_normalised=True, cell_type_key="bulk_labels", seed=config.seed),
+        "model": ModelConfig(model=folder / "model", device="cpu", precision="fp32", batch_size=32, max_length=MOST),
+        "sites": SitesConfig(layers="last"),
+        "capture": CaptureConfig(recapture=config.anew),
+        "training": FeatureConfig(
+            steps=STEPS, d_sae=str(FEATURES), k=str(K), train_batch_size=512, seed=config.seed, device="cpu"
+        ),
+        "validation": ValidationConfig(controls="full"),
+    }
+    return Plan.of(demo_file(), folder, sections)
+
+
+def named(folder: Path) -> list[dict[str, Any]]:
+    """Of each cell type the feature that follows it best, chosen on training cells, with what held-out cells say."""
+    import polars as pl
+
+    groups = pl.read_parquet(folder / "feature_groups.parquet").filter(pl.col("column") == "label")
+    best = (
+        groups.filter(pl.col("auroc_shown").is_not_null())
+        .sort("auroc", descending=True)
+        .unique("level", keep="first", maintain_order=True)
+    )
+    features = pl.read_parquet(folder / "features.parquet").select("feature", "kind", "top_genes")
+    return best.join(features, on="feature").sort("level").to_dicts()
 
 
 def demo_file() -> Path:
@@ -96,20 +129,13 @@ def demo_file() -> Path:
     return path
 
 
-def demo_cells(seed: int) -> Cells:
-    """Open those cells."""
-    from elute.models.cells.cellfile import CellsConfig, open_cells
-
-    config = CellsConfig(matrix="raw", accept_normalised=True, cell_type_key="bulk_labels", seed=seed)
-    return open_cells(demo_file(), config)
-
-
 def show(answer: dict[str, Any]) -> str:
     """Say what was done, what came of it, and what did not."""
-    folder, cells, found = answer["path"], answer["cells"], answer["dictionary"]
+    from elute.cells.controls import lines as control_lines
+
+    folder, cells, found = answer["path"], answer["cells"], answer["features"]
     read = f"{answer['genes']} genes of {cells['train']} blood cells, and judged on {cells['test']} more"
-    judge = f"  elute arrays eval --split test --store {folder}/"
-    lines = [
+    told = [
         "",
         f"A model of {answer['parameters']:,} parameters learnt, in {answer['steps']:,} steps, to tell a hidden value",
         f"from the cell's other genes: {read}.",
@@ -119,27 +145,42 @@ def show(answer: dict[str, Any]) -> str:
         "",
         answer["verdict"],
         "",
-        f"{'a dictionary of its last feed-forward part':<46}{'trained':>9}{'random weights':>17}",
-        f"{f'variance explained, {FEATURES} features, {K} at a time':<46}" + _shares(found, "explained_variance"),
-        f"{f'the same by {K} principal directions':<46}" + _shares(found, "principal"),
+        f"Its last feed-forward part, taken apart into {FEATURES} features of which {K} fire at a time:",
         "",
-        "What was learnt: see the table. The model uses the other genes of a cell, as far as it beats the gene's mean.",
-        "What was not: where it ties with ridge, a network was not needed for it. The variance that a dictionary",
-        "explains is no evidence of anything: it does as well on weights that never saw a cell. Whether a feature",
-        "means something is not asked here; most features of such a model stand for single genes.",
+        *control_lines(found["controls"]),
         "",
-        "Where to look:",
-        f"  elute arrays head {folder}/activations",
-        f"{judge}activations --dictionary {folder}/dictionary",
-        f"{judge}control_activations --dictionary {folder}/control_dictionary",
-        f"  elute cells capture --data FILE.h5ad --model {folder}/model --layers last --output STORE",
-        "  elute cells pretrain --data FILE.h5ad --donor-key DONOR --output FOLDER    the same for your own cells",
+        "The best feature of each type, chosen on training cells; its genes by cell-level specificity",
     ]
-    return "\n".join(lines)
+    for row in answer["named"]:
+        genes = " ".join(row["top_genes"][:6])
+        held = f"AUROC {row['auroc']:.2f}, held out {row['auroc_shown']:.2f}"
+        told.append(f"  {row['level']:<12}{row['feature']:>5}  {held}  {genes}")
+    return "\n".join([*told, "", *_meaning(found["controls"]), "", *_places(folder)])
 
 
-def _shares(found: dict[str, Any], key: str) -> str:
-    return f"{found['trained'][key]:>9.1%}{found['random weights'][key]:>17.1%}"
+def _meaning(controls: dict[str, Any]) -> list[str]:
+    """What the numbers bear, and what they do not."""
+    follow = next(iter(controls.values()))["follow"]
+    ours, plain = follow["features"]["follow"], follow["neurons"]["follow"]
+    more = "A smaller share" if ours / FEATURES > plain / follow["neurons"]["columns"] else "A larger share"
+    return [
+        "What holds: the model uses the other genes of a cell, as far as it beats the gene's mean; training matters,",
+        "as far as random weights and permuted labels give fewer features that follow a type.",
+        f"What does not: that features are better than what they are made of. {more} of neurons follow",
+        "a type, and single genes do, too. High explained variance is no evidence: random weights have it as well.",
+        "Types with fewer than 10 cells on a side are not judged at all.",
+    ]
+
+
+def _places(folder: str) -> list[str]:
+    return [
+        "Where to look:",
+        f"  {folder}/dashboard.html    in a browser",
+        f"  elute arrays head {folder}/activations",
+        f"  elute cells export --results {folder} --h5ad features.h5ad",
+        "  elute cells run-pipeline --data FILE.h5ad --output results/mine    the same for your own cells",
+        "  elute cells pretrain --data FILE.h5ad --donor-key DONOR --output FOLDER    and for a model of your own",
+    ]
 
 
 @contextmanager
@@ -156,61 +197,18 @@ def _few_threads() -> Iterator[None]:
 
 
 def _with_split(cells: Cells, seed: int) -> str:
-    """Give the cells the split that the model was trained under, as columns of their rows; return its digest."""
+    """Give the cells the split that the model was trained under, and their lineages; return the split's digest.
+
+    The model saw training cells alone: those that pretraining kept to choose by, too, show what others chose.
+    """
     import polars as pl
 
     from elute.base import files
     from elute.cells.corpus import SPLITS, split_cells
 
     drawn = split_cells(cells, seed=seed)
-    names = pl.Series("split", [SPLITS[i] for i in drawn.tolist()], dtype=pl.String)
-    cells.metadata = cells.metadata.with_columns(names, group=pl.col("sample_id"))
+    training = SPLITS.index("train")
+    names = pl.Series("split", ["train" if i == training else "test" for i in drawn.tolist()], dtype=pl.String)
+    lineage = pl.col("label").replace_strict(LINEAGES, return_dtype=pl.String)
+    cells.metadata = cells.metadata.with_columns(names, lineage, group=pl.col("sample_id"))
     return files.digest_bytes(drawn.tobytes())
-
-
-def _untrained(network: TahoeX1, scale: Scale, seed: int) -> TahoeX1:
-    """The same network before its training."""
-    from elute.cells.masked import begin, fold
-
-    c = network.config
-    first = begin(d_model=c.d_model, layers=c.n_layers, heads=c.n_heads, vocabulary=c.vocab_size, seed=seed)
-    return fold(first, scale)
-
-
-def _model(network: TahoeX1, folder: Path, seed: int) -> CellModel:
-    from elute.models.tahoe.load import read_folder
-    from elute.models.tahoe.tokenizer import TahoeTokenizer
-    from elute.models.tahoe_x1 import wrap
-
-    found = read_folder(folder)
-    tokenizer = TahoeTokenizer(found.vocabulary, found.collator, seed=seed)
-    return wrap(network, tokenizer, device="cpu", dtype="fp32", batch_size=32)
-
-
-def _features(
-    model: CellModel, cells: Cells, store: Path, output: Path, *, split: str, config: DemoConfig
-) -> dict[str, Any]:  # fmt: skip
-    """Capture the last feed-forward part and train a dictionary on it; judge that on cells it never saw."""
-    from elute.dictionaries.files import load_dictionary
-    from elute.engine.capture import CaptureConfig, capture_to_store
-    from elute.engine.evaluate import evaluate
-    from elute.engine.fit import FitConfig
-    from elute.engine.settings import DictionaryConfig, EvalConfig
-    from elute.engine.train import Training, train
-    from elute.store.reader import Store
-
-    rows = model.survey(cells).rows
-    source = {**cells.source, "split": split}
-    sites, capture = model.choose_sites("last"), CaptureConfig(recapture=config.anew)
-    capture_to_store(model, cells, store, sites=sites, config=capture, source=source, total_rows=rows)
-    training = Training(
-        dictionary=DictionaryConfig(n_features=FEATURES, k=K), fit=FitConfig(rows=ROWS, seed=config.seed)
-    )
-    train(store, output, training, anew=config.anew)
-    judged = evaluate(load_dictionary(output), Store(store), EvalConfig(split="test"))
-    return {
-        "rows": rows,
-        "explained_variance": judged["explained_variance"],
-        "principal": judged["control"]["explained_variance_pca"],
-        "dead": judged["dead_fraction"],
-    }

@@ -134,8 +134,10 @@ def command(
 
     def wrap(function: Callable[..., Artifact]) -> click.Command:
         def call(settings: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool, **given: Any) -> None:
+            from elute.base.env import load_env
             from elute.base.recipe import resolve
 
+            load_env()
             flags = {part: _flags(model, given) for part, model in asked.items()}
             given = {
                 key: value for key, value in given.items() if not any(key in m.model_fields for m in asked.values())

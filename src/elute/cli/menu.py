@@ -40,6 +40,17 @@ arrays = LazyGroup(
 cells = LazyGroup(
     "cells",
     sections={
+        "From cells to features": [
+            Lazy(
+                "run-pipeline", "elute.cli.cell_runs:run_pipeline", "Find features, their genes and cells, and a page."
+            ),
+            Lazy("train", "elute.cli.cell_runs:train", "Its first steps: activations, then dictionaries."),
+            Lazy(
+                "extract", "elute.cli.cell_runs:extract", "Which genes and cells a saved dictionary's features follow."
+            ),
+            Lazy("dashboard", "elute.cli.cell_runs:dashboard", "Write the page about a run's features anew."),
+            Lazy("export", "elute.cli.cell_runs:export", "Write the features of each cell into an .h5ad file."),
+        ],
         "From cells to rows": [
             Lazy("capture", "elute.cli.cells:capture", "Store what a model computes on cells, a row a gene of a cell."),
             Lazy("embed", "elute.cli.cells:embed", "Write one vector a cell into .obsm, ready for scanpy."),
@@ -49,6 +60,16 @@ cells = LazyGroup(
                 "pretrain", "elute.cli.cells:pretrain", "Train a small model on your cells, and judge it beside less."
             ),
             Lazy("demo", "elute.cli.cells:demo", "Train one on the cells that come with scanpy, and take it apart."),
+        ],
+        "To try things": [
+            Lazy(
+                "download-test-data", "elute.cli.cell_runs:download_test_data", "Fetch PBMC 3k, checked by its digest."
+            ),
+            Lazy(
+                "test-pipeline-mock",
+                "elute.cli.cell_runs:test_pipeline_mock",
+                "Run every stage in seconds: is all there?",
+            ),
         ],
     },
     help="Single cells: from an .h5ad file to what a model makes of them.",

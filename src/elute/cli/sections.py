@@ -8,6 +8,7 @@ from elute.arrays.importing import ImportConfig
 from elute.arrays.look import HeadConfig
 from elute.base.recipe import Section
 from elute.cells.demo import DemoConfig as CellsDemoConfig
+from elute.cells.feature_settings import DashboardConfig, ExtractConfig, FeatureConfig, ValidationConfig
 from elute.cells.pretraining import PretrainConfig
 from elute.cells.settings import EmbedConfig, ModelConfig, SitesConfig
 from elute.engine.capture import CaptureConfig
@@ -46,5 +47,9 @@ CELLS: dict[str, type[Section]] = {
     "embed": EmbedConfig,
     "pretrain": PretrainConfig,
     "demo": CellsDemoConfig,
+    "training": FeatureConfig,
+    "extract": ExtractConfig,
+    "validation": ValidationConfig,
+    "dashboard": DashboardConfig,
     **TRAINING,
 }

@@ -13,7 +13,7 @@ from elute.base.hub.connection import Kind
 from elute.base.hub.pull import Pulled
 
 NEEDED = ("sae_final.pt",)
-FILES = (*NEEDED, "config.yaml", "run.json", "training_metrics.json", "README.md", "saelens/**")
+FILES = (*NEEDED, "centre.safetensors", "config.yaml", "run.json", "training_metrics.json", "README.md", "saelens/**")
 KIND = Kind("dictionary", FILES, NEEDED, finish="Train the dictionary to its end first.")
 
 

@@ -16,29 +16,26 @@ from elute.engine.normalise import geometric_median
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from elute.engine.given import Given
     from elute.engine.parallel import Ranks
     from elute.engine.settings import DictionaryConfig, LearnConfig
-    from elute.store.reader import Store
-    from elute.store.rows import Selection
 
 
-def describe(store: Store, where: Selection, config: DictionaryConfig, *, control: str) -> DictionarySpec:
-    """Return the dictionary's description, checked against the store."""
-    if where.rows < 2:
-        raise DataError(f"{where.rows} row is too few to train on", where=store.folder)
+def describe(given: Given, config: DictionaryConfig, *, control: str) -> DictionarySpec:
+    """Return the dictionary's description, checked against the rows."""
+    if given.rows < 2:
+        raise DataError(f"{given.rows} row is too few to train on", where=given.place)
     try:
-        return _described(store, config, control=control)
+        return _described(given, config, control=control)
     except ValidationError as error:
         raise ConfigError(first_fault(error)[1], remedy="Change the dictionary's settings.") from None
 
 
-def _described(store: Store, config: DictionaryConfig, *, control: str) -> DictionarySpec:
-    sites = choose_sites(config.kind, store.sites, reads=config.reads, writes=config.writes)
+def _described(given: Given, config: DictionaryConfig, *, control: str) -> DictionarySpec:
+    sites = choose_sites(config.kind, dict(given.sites), reads=config.reads, writes=config.writes)
     n = config.n_features or 8 * max(span.widths[0] for span in sites.spans)
     nested = tuple(n >> i for i in range(config.nested - 1, -1, -1)) if config.nested else ()
-    source: dict[str, Any] = {"store": store.manifest.store, "control": control}
-    if store.manifest.model is not None:
-        source["model"] = store.manifest.model.model_dump()
+    source: dict[str, Any] = {**given.source, "control": control}
     values = {
         **sites.model_dump(), "n_features": n, "activation": config.activation, "k": config.k, "nested": nested,
         "skip": config.skip, "settings": config.numbers or {}, "source": source,

@@ -50,10 +50,12 @@ def encode_store(
     """Write the codes of a store's rows."""
     from elute.base import device
     from elute.dictionaries.files import digest, load_dictionary
+    from elute.engine.centred import as_trained, told
 
     config, store, output = config or EncodeConfig(), Store(folder), Path(output)
     loaded = load_dictionary(dictionary)
     match(loaded, store)
+    store = as_trained(loaded, store, beside=dictionary)
     known = digest(loaded)
     where = store.select(split=config.split)
     words = None if config.split is None else f"split {config.split}"
@@ -72,7 +74,7 @@ def encode_store(
                 writer.append_shard(codes, places)
                 bar.advance(len(codes))
         k = writer.manifest.k
-    summary = {"rows": where.rows, "features": loaded.n_features, "k": k}
+    summary = {"rows": where.rows, "features": loaded.n_features, "k": k, **told(store, where)}
     identity = config.model_copy(update={"anew": False, "device": "auto"})
     run.record(output, "encode", identity, inputs={"store": store.manifest.store, "dictionary": known}, summary=summary)
     return Artifact("codes", output, summary)

@@ -1,7 +1,8 @@
 """How good a dictionary is on the rows of a store, each number beside what nothing would give.
 
 `explained_variance` stands beside that of as many principal directions as features fire, which is the best that so few
-linear directions can do for all rows at once; recovery of planted directions stands beside that of random ones.
+linear directions can do for all rows at once; recovery of planted directions stands beside that of random ones. Where
+the dictionary was trained on centred rows, all of it is about rows centred in the same way (see centring.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from elute.base import console
 from elute.base.accumulate import Covariance
 from elute.base.errors import DataError
 from elute.base.tensors import load_npy
+from elute.engine.centred import as_trained, told
 from elute.engine.encode import match
 from elute.engine.metrics import Firing, Reconstruction, decoder_redundancy
 from elute.engine.recovery import recovery
@@ -29,9 +31,12 @@ if TYPE_CHECKING:
     from elute.engine.settings import EvalConfig
 
 
-def evaluate(dictionary: Dictionary, store: Store, config: EvalConfig) -> dict[str, Any]:
-    """Judge a dictionary on a store's rows."""
+def evaluate(
+    dictionary: Dictionary, store: Store, config: EvalConfig, *, beside: Path | str | None = None
+) -> dict[str, Any]:
+    """Judge a dictionary on a store's rows; `beside` is its file or folder, where rows are centred first."""
     match(dictionary, store)
+    store = as_trained(dictionary, store, beside=beside)
     split = config.split
     if split is None and "split" in store.manifest.columns and store.manifest.split is not None:
         split = "test" if store.manifest.split.rows.get("test") else None
@@ -59,7 +64,7 @@ def evaluate(dictionary: Dictionary, store: Store, config: EvalConfig) -> dict[s
     fired = firing.result()
     per_site = {name: _site(judged[name], spread[name], round(fired.l0)) for name in judged}
     answer: dict[str, Any] = {
-        "rows": read, "split": split, "encoder": config.encoder,
+        "rows": read, **told(store, where), "split": split, "encoder": config.encoder,
         **{key: _mean(per_site, key) for key in ("explained_variance", "fvu", "cosine", "mse", "norm_ratio")},
         "l0": fired.l0, "dead_fraction": fired.dead_fraction,
         "control": {"explained_variance_pca": _mean(per_site, "explained_variance_pca")},

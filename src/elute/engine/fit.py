@@ -25,6 +25,7 @@ from elute.base import console
 from elute.base.errors import ConfigError, DataError
 from elute.base.recipe import Section
 from elute.engine import resume, schedules
+from elute.engine.forecast import Forecast
 from elute.engine.settings import OptimizerKind
 from elute.engine.stopping import stoppable
 
@@ -169,6 +170,7 @@ class Fit:
         saved = time.monotonic()
         batches = iter(self.stream)
         rows = self.rows_per_step
+        forecast = Forecast(self.steps - first, rows, self.stream, active=ranks.leads)
         bar = console.progress("train", self.steps * rows, done=self.step * rows)
         with stoppable() as stop, bar as shown:
             while self.step < self.steps:
@@ -176,6 +178,7 @@ class Fit:
                 due = time.monotonic() - saved >= self.config.checkpoint_seconds
                 stopped, keep = self._together(sums, ranks, (stop.is_set(), ranks.leads and due), split=split)
                 self._update(ranks, sums)
+                forecast.step()
                 if metrics.due(self.step - 1) or self.step == self.steps:
                     self._record(metrics, began, first)
                     shown.note = _words(self.figures)

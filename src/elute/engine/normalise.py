@@ -23,6 +23,8 @@ from elute.store.scaling import Scaling, StatsConfig, measure
 from elute.store.shuffle import ShuffleConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from elute.store.reader import Store
@@ -69,12 +71,17 @@ def normalisation(method: str, store: Store, rows: dict[str, Tensor], *, k: int)
     """Return each site's normalisation."""
     if method in MEASURED:
         return _measured(method, store, list(rows))
+    return simple(method, rows, k=k, where=store.folder)
+
+
+def simple(method: str, rows: dict[str, Tensor], *, k: int, where: Path | str) -> dict[str, Affine]:
+    """Return each site's normalisation by what a sample of its rows tells."""
     found = {}
     for name, x in rows.items():
         mean = x.double().mean(0)
         square = float((x.double() - mean).square().sum(1).mean())
         if square <= 1e-12 * max(1.0, float(mean.square().sum())):
-            raise _flat(name, store)
+            raise _flat(name, where)
         size = (square / k) ** 0.5 if method == "scale" else 1.0
         shift = mean.float() if method != "none" else torch.zeros(x.shape[1])
         ones = torch.ones(x.shape[1])
@@ -82,8 +89,8 @@ def normalisation(method: str, store: Store, rows: dict[str, Tensor], *, k: int)
     return found
 
 
-def _flat(name: str, store: Store) -> DataError:
-    return DataError(f"site {name!r} does not vary", where=store.folder, remedy="Check the rows, or the site.")
+def _flat(name: str, where: Path | str) -> DataError:
+    return DataError(f"site {name!r} does not vary", where=where, remedy="Check the rows, or the site.")
 
 
 def _measured(method: str, store: Store, sites: list[str]) -> dict[str, Affine]:
@@ -102,7 +109,7 @@ def _measured(method: str, store: Store, sites: list[str]) -> dict[str, Affine]:
     for name in sites:
         site = scaling.site(name)
         if len(site.constant) == len(site.mean):
-            raise _flat(name, store)
+            raise _flat(name, store.folder)
         found[name] = Affine(*(torch.from_numpy(part).float() for part in (site.mean, site.forth, site.back)))
     return found
 

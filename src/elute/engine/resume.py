@@ -65,6 +65,10 @@ def load(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]] | Non
     return parts, told
 
 
+class OtherSettingsError(ConfigError):
+    """What lies there was trained with other settings."""
+
+
 def damaged(folder: Path) -> DamagedError:
     """What is said of a checkpoint that cannot be gone on from."""
     return DamagedError("is not a whole training checkpoint", where=folder / NAME, remedy="Start over with --anew.")
@@ -92,4 +96,4 @@ def same_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any
     if changes:
         more = f" (and {len(changes) - 2} more)" if len(changes) > 2 else ""
         remedy = "Give the same settings to go on, --anew to start over, or another --output."
-        raise ConfigError("; ".join(changes[:2]) + more, where=folder, remedy=remedy)
+        raise OtherSettingsError("; ".join(changes[:2]) + more, where=folder, remedy=remedy)

@@ -23,6 +23,8 @@ class DictionaryConfig(Section):
     """Sites that are read; may be given several times."""
     writes: tuple[str, ...] = ()
     """Sites that are written; those that are read if not given."""
+    center_by: str | None = None
+    """Column, say token: from each row the mean of all training rows with the same value is subtracted first."""
     n_features: int | None = Field(None, ge=1)
     """Features of one bank; eight times the width that is read if not given."""
     activation: str = "topk"

@@ -1,6 +1,7 @@
-"""From a store to a dictionary: check, normalise, begin, fit, fold, save.
+"""From rows to a dictionary: check, normalise, begin, fit, fold, save.
 
 RUN/sae_final.pt             the dictionary, on raw activations
+RUN/centre.safetensors       what is subtracted from them first, where they are centred by a column
 RUN/usage.parquet            how each feature was used in training
 RUN/training_metrics.json    and .jsonl: loss, explained variance, L0, dead
 RUN/checkpoint.pt            while training; taken away when it has ended
@@ -24,15 +25,14 @@ from elute.base.run import Artifact
 from elute.dictionaries.dictionary import Dictionary
 from elute.dictionaries.files import NAME, digest, load_dictionary, save_dictionary
 from elute.dictionaries.folding import fold, normalised
-from elute.engine import parallel, resume
+from elute.engine import centring, parallel, resume
 from elute.engine.begin import begin, centre, describe, join_features, share_features
 from elute.engine.controls import hold_still
 from elute.engine.fit import Fit, FitConfig, Fitted
-from elute.engine.normalise import measured, normalisation, sample, scaling_of
+from elute.engine.given import given as open_given
 from elute.engine.objective import DictionaryObjective
 from elute.engine.settings import DeadConfig, DictionaryConfig, LearnConfig
 from elute.engine.tracking import Metrics, TrackConfig
-from elute.store.reader import Store
 from elute.store.shuffle import ShuffleConfig
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from elute.dictionaries.folding import Affine
     from elute.dictionaries.spec import DictionarySpec
+    from elute.engine.given import Given, Supply
     from elute.engine.parallel import Ranks
     from elute.engine.usage import Usage
-    from elute.store.rows import Selection
 
 
 @dataclass(frozen=True)
@@ -69,33 +69,42 @@ class Training:
 
 
 def train(
-    folder: Path | str, output: Path | str, training: Training | None = None, *, must_resume: bool = False,
+    rows: Path | str | Supply, output: Path | str, training: Training | None = None, *, must_resume: bool = False,
     anew: bool = False,
 ) -> Artifact:  # fmt: skip
-    """Train a dictionary on a store; a training that was interrupted goes on, one that is finished is used as it is."""
+    """Train a dictionary on the rows of a store's folder, or on live ones (live.py).
+
+    A training that was interrupted goes on, one that is finished is used as it is.
+    """
     training, output = training or Training(), Path(output)
     with parallel.ranks(training.learn.device) as ranks:
-        store = Store(folder)
-        where = store.select(split="train" if "split" in store.manifest.columns else None)
-        spec = describe(store, where, training.dictionary, control=training.learn.control)
+        given = open_given(rows, method=training.learn.normalise, by=training.dictionary.center_by)
+        spec = describe(given, training.dictionary, control=training.learn.control)
         training = training.resolved(spec)
         most = max(spec.k, training.learn.k_start or 0)
         if most > spec.n_features:
             remedy = "Begin with fewer, or take more features."
             raise ConfigError(f"k_start = {most} is more than the {spec.n_features} features", remedy=remedy)
-        steps = training.fit.total(where.rows)
-        known = None if anew or not ranks.leads else _finished(output, training, _inputs(store, where, training))
+        steps = training.fit.total(given.rows)
+        known = None
+        if ranks.leads:
+            given.measure(_sites(spec), output)
+            known = None if anew else _finished(output, training, given.inputs())
         if (done := ranks.tell(known)) is not None:
+            if ranks.leads:
+                given.keep(output)
             console.say(f"{output}: already trained with these settings, used as it is")
             return Artifact("dictionary", output / NAME, {**done, "reused": True})
         with _alone(output, must_resume=must_resume) if ranks.leads else nullcontext():
             if ranks.leads:
                 if anew:
                     (output / resume.NAME).unlink(missing_ok=True)
-                measured(training.learn.normalise, store)
+                given.keep(output)
             ranks.any(flag=False)  # nobody looks for a checkpoint or a scaling before the first has seen to them
-            inputs = _inputs(store, where, training)
-            summary = _run(Job(store, where, spec, training, output, ranks, inputs, steps))
+            if not ranks.leads:
+                given.join(output)
+            spec = spec.model_copy(update={"source": {**spec.source, **given.source}})
+            summary = _run(Job(given, spec, training, output, ranks, given.inputs(), steps))
         return Artifact("dictionary", output / NAME, {**ranks.tell(summary), "reused": False})
 
 
@@ -113,8 +122,7 @@ def _alone(output: Path, *, must_resume: bool) -> Iterator[None]:
 class Job:
     """One training in its place: what all steps of it share."""
 
-    store: Store
-    where: Selection
+    given: Given
     spec: DictionarySpec
     training: Training
     output: Path
@@ -132,6 +140,7 @@ def _run(job: Job) -> dict[str, Any]:
     """Train, and write what came of it; the first process knows the summary."""
     dictionary, by, objective, fitted = _fit(job)
     usage = objective.used()
+    job.given.confirm()
     if not job.ranks.leads:
         return {}
     summary = _save(job, fold(dictionary, job.spec, by), fitted, usage)
@@ -140,12 +149,8 @@ def _run(job: Job) -> dict[str, Any]:
     return summary
 
 
-def _inputs(store: Store, where: Selection, training: Training) -> dict[str, str]:
-    """Name what is trained on: the store, which of its rows, and what they are normalised by."""
-    bits = [b"" if part is None else part.tobytes() for part in where.bits]
-    rows = files.digest_bytes(*bits, repr(where.counts).encode())[:16]
-    scaling = scaling_of(training.learn.normalise, store)
-    return {"store": store.manifest.store, "rows": rows, **({"scaling": scaling[:16]} if scaling else {})}
+def _sites(spec: DictionarySpec) -> list[str]:
+    return list(dict.fromkeys([*spec.reads, *spec.writes]))
 
 
 def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, Fitted]:
@@ -153,9 +158,9 @@ def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, 
     training, ranks, spec = job.training, job.ranks, job.spec
     seed = training.fit.seed
     settings = _settings(training, job.inputs)
-    sites = list(dict.fromkeys([*spec.reads, *spec.writes]))
-    rows = sample(job.store, job.where, sites, seed=seed + 1)
-    by = normalisation(training.learn.normalise, job.store, rows, k=spec.k)
+    sites = _sites(spec)
+    rows = job.given.sample(sites, seed=seed + 1)
+    by = job.given.normalisation(rows, k=spec.k)
     dictionary = begin(normalised(spec, by), training.learn, seed=seed)
     if job.sharded:
         share_features(dictionary, ranks, most=max(spec.k, training.learn.k_start or 0))
@@ -166,7 +171,7 @@ def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, 
     on = torch.device(ranks.device)
     dictionary = dictionary.to(on).train()
     held = hold_still(dictionary, training.learn.control)
-    size = min(training.fit.batch_size, job.where.rows)
+    size = min(training.fit.batch_size, job.given.rows)
     if size < ranks.world and not job.sharded:
         remedy = "Start fewer processes, or make --batch-size larger."
         raise ConfigError(f"a batch of {size} rows cannot be spread over {ranks.world} processes", remedy=remedy)
@@ -185,7 +190,7 @@ def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, 
         sharded=job.sharded,
     )
     shuffle = ShuffleConfig(batch_size=size, epochs=None, seed=seed, drop_last=True)
-    stream = job.store.shuffled(shuffle, where=job.where, sites=sites)
+    stream = job.given.shuffled(shuffle, sites=sites)
     fit = Fit(objective, stream, fitting, folder=job.output, steps=job.steps)
     begun = fit.resume(settings, ranks)
     _agree(job, [settings, begun])
@@ -203,7 +208,7 @@ def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, 
 
 def _agree(job: Job, told: object) -> None:
     """See that all processes do the same: settings, rows and place; over several machines that is easily missed."""
-    told = [told, job.where.rows, job.steps, run.versions()]
+    told = [told, job.given.rows, job.steps, run.versions()]
     number = torch.tensor(int(files.digest_json(told)[:15], 16))
     if not torch.equal(job.ranks.most(number.clone()), -job.ranks.most(-number)):
         remedy = "Start all with the same command; all must see the same store and the same --output."
@@ -213,6 +218,8 @@ def _agree(job: Job, told: object) -> None:
 def _save(job: Job, dictionary: Dictionary, fitted: Fitted, usage: Usage) -> dict[str, Any]:
     """Write the dictionary, its usage and the settings; the run's record comes last."""
     save_dictionary(dictionary, job.output / NAME)
+    if "centre" not in job.spec.source:  # of a dictionary that lay here before
+        (job.output / centring.NAME).unlink(missing_ok=True)
     table: pl.DataFrame = usage.table(steps=fitted.steps, rows_per_step=fitted.rows_per_step)
     files.write_atomically(job.output / "usage.parquet", table.write_parquet)
     files.write_json(job.output / "train_config.json", _settings(job.training, {}))
@@ -223,6 +230,7 @@ def _save(job: Job, dictionary: Dictionary, fitted: Fitted, usage: Usage) -> dic
         "steps": fitted.steps,
         "rows": fitted.steps * fitted.rows_per_step,
         "never_fired": int((usage.counts == 0).sum()),
+        **({"centred_by": by} if (by := job.spec.source.get("centre_by")) else {}),
         **fitted.figures,
     }
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -86,15 +88,42 @@ class Cells:
         chosen = {name: column.gather(pl.Series(found.chosen)) for name, column in columns.items()}
         self.metadata = pl.DataFrame({"sample_id": self.names, **chosen}, schema_overrides={"sample_id": pl.String})
         self._sheet, self._found = sheet, found
+        self._whole: int | None = None  # cells that this is a subset of
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    @property
+    def obs_names(self) -> list[str]:
+        """The columns of obs."""
+        return list(self._sheet.obs)
 
     def obs(self, column: str) -> pl.Series:
         """Read any column of obs, for the chosen cells."""
         import polars as pl
 
         return self._sheet.column(column).gather(pl.Series(self.chosen))
+
+    def subset(self, places: Sequence[int] | np.ndarray[Any, Any]) -> Cells:
+        """Return some of the chosen cells of the same file, by their places among them, which ascend."""
+        import numpy as np
+        import polars as pl
+
+        index = np.asarray(places)
+        if index.ndim != 1 or not len(index) or index.dtype.kind not in "iu":
+            raise ConfigError("a subset of cells is one or more places, which are whole numbers", where=self.where)
+        if index[0] < 0 or index[-1] >= len(self) or (np.diff(index.astype(np.int64)) <= 0).any():
+            what = f"places of a subset ascend from 0 to {len(self) - 1:,} at most, and none comes twice"
+            raise ConfigError(what, where=self.where, remedy="Sort them: sorted(set(places)).")
+        found, index = self._found, index.astype(np.int64)
+        part = copy(self)
+        part.__dict__.pop("source", None)  # what the whole may have kept already
+        part.chosen = found.chosen[index]
+        part.names = [self.names[place] for place in index]
+        part.metadata = self.metadata[pl.Series(index)]
+        part._found = replace(found, rows=found.rows[index], chosen=part.chosen, lengths=found.lengths[index])
+        part._whole = self._whole or len(self)
+        return part
 
     def pieces(self, cells: int = 2048) -> Iterator[Piece]:
         """Read the chosen cells in pieces of so many, or of fewer where they hold very many numbers."""
@@ -132,6 +161,7 @@ class Cells:
             "matrix": f"{self.matrix} ({self.kind})",
             "cells": f"{len(self.chosen)} of {self.total}, {digest_bytes(self.chosen.tobytes())}",
             "sample": "all" if config.max_cells is None else json.dumps(how),
+            **({} if self._whole is None else {"subset": f"{len(self.chosen)} of {self._whole} chosen cells"}),
         }
 
     def _digest(self) -> str:

@@ -93,7 +93,7 @@ class CellModel(TorchModel):
         self.keys: tuple[str | None, Path | None] = (gene_id_key, gene_map)
         self._embed = embed
         self._most = 0  # cells of a batch that are known to fit, once one did not
-        self._matched: tuple[Cells, Matched] | None = None
+        self._matched: tuple[pl.DataFrame, Matched] | None = None
 
     def __call__(self, batch: Any) -> Any:
         """Run the network on a batch in the device's number type."""
@@ -102,14 +102,14 @@ class CellModel(TorchModel):
 
     def match(self, cells: Cells) -> Matched:
         """Find the genes of a file in the vocabulary; what was used and what was lost is said once."""
-        if self._matched is None or self._matched[0] is not cells:
+        if self._matched is None or self._matched[0] is not cells.var:  # which a subset shares
             key, gene_map = self.keys
             matched = match_genes(cells.var, self.tokenizer.vocabulary, key=key, gene_map=gene_map, where=cells.where)
             for line in matched.lines:
                 console.say(line)
             for line in matched.warnings:
                 console.warn(line)
-            self._matched = cells, matched
+            self._matched = cells.var, matched
         return self._matched[1]
 
     def provenance(self, cells: Cells) -> dict[str, str]:
