@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array, csr_array
 
-from elute.analysis.pairs import Pairs
+from elute.analysis.pairs import IN_MEMORY, Pairs
 from elute.analysis.tally import Tally, pair_sums
 from elute.base.codes import Codes
 
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=262_144)
     parser.add_argument("--million", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--most-pairs", type=int, default=2**24)
+    parser.add_argument("--most-pairs", type=int, default=IN_MEMORY)
     parser.add_argument("--small", action="store_true", help="a few seconds, to see that it works")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()

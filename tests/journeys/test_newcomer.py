@@ -88,7 +88,12 @@ def test_the_demonstration_says_what_the_readme_says(elute: Elute, tmp_path: Pat
     for less in ("the gene's mean", "random weights, linear readout", "the mean of all values"):
         assert table[less]["verdict"] == "beaten", less
         assert table[less]["high"] < 0
-    assert again["dictionary"]["trained"]["explained_variance"] > 0.5
+    follow = next(iter(again["features"]["controls"].values()))["follow"]
+    assert follow["features"]["follow"] > follow["random weights"]["follow"] + follow["permuted labels"]["follow"]
+    genes = {row["level"]: row["top_genes"][:8] for row in again["named"]}
+    assert {"LST1", "AIF1", "TYROBP"} & set(genes["monocyte"])
+    assert {"CD3D", "CD3E"} & set(genes["T"])
+    assert {"CD79A", "MS4A1", "MZB1", "IGJ"} & set(genes["B"])
     words = printed[printed.index("Where to look:") :].splitlines()[1:]
     for line in words[:2]:
         elute(*shlex.split(line)[1:])

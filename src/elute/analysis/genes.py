@@ -143,7 +143,8 @@ def _rows(tallied: Tallied, ranked: Ranked) -> dict[str, NDArray[Any]]:
 
     first, G = ranked.first, len(tallied.gene_rows)
     specific, raw = ranked.specific.keys(G), ranked.raw.keys(G)
-    keys = np.union1d(specific, raw)
+    keys = np.sort(np.concatenate([specific, raw]))
+    keys = keys[np.diff(keys, prepend=-1) > 0]
     f, g = np.divmod(keys, G)
     rank, rank_raw = np.zeros(len(keys), np.int32), np.zeros(len(keys), np.int32)
     rank[np.searchsorted(keys, specific)] = ranked.specific.ranks()
@@ -159,8 +160,8 @@ def _rows(tallied: Tallied, ranked: Ranked) -> dict[str, NDArray[Any]]:
         "mean": score / np.maximum(ranked.cells_fired[f], 1),
         "rate": counts / np.maximum(rows, 1),
         "expression": weights / np.maximum(rows, 1),
-        "z": ranked.z[g, f],
-        "z_shown": np.full(len(keys), np.nan) if ranked.z_shown is None else ranked.z_shown[g, f],
+        "z": ranked.chosen.z(g, f),
+        "z_shown": np.full(len(keys), np.nan) if ranked.shown is None else ranked.shown.z(g, f),
         "token_z": _token_z(tallied, f + first, g, score),
     }
 

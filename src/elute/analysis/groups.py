@@ -262,6 +262,7 @@ class _Column:
 
     def _counts(self, scores: dict[str, Any]) -> dict[str, Any]:
         passed = (scores["q"] <= self.config.fdr) & (scores["auroc"] > 0.5)
+        across = self.design is not None and self.design.how is not None
         again = passed & (scores["q_shown"] <= self.config.fdr) & (scores["auroc_shown"] > 0.5)
         return {
             "column": self.levels.column,
@@ -270,6 +271,7 @@ class _Column:
             "tests": int(self.tested.sum()) * passed.shape[1],
             "features": int(passed.any(axis=0).sum()),
             "features_shown": int(again.any(axis=0).sum()) if self.tested_shown.any() else None,
+            "features_donors": int((scores["q_donors"] <= self.config.fdr).any(axis=0).sum()) if across else None,
         }
 
     def notes(self) -> list[str]:

@@ -82,7 +82,7 @@ def cuts_of(indptr: Integers, most_pairs: int) -> list[int]:
     return cuts
 
 
-def sorted_blocks(indptr: Integers, cuts: list[int], run: Run, most_pairs: int) -> Iterator[Block]:
+def sorted_blocks(indptr: Integers, cuts: list[int], run: Run, *, most_pairs: int) -> Iterator[Block]:
     """Sort ranges of features when their turn comes, as many together as a block may hold."""
     starts, i = indptr[cuts], 0
     while i < len(cuts) - 1:
@@ -92,7 +92,7 @@ def sorted_blocks(indptr: Integers, cuts: list[int], run: Run, most_pairs: int) 
         columns = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n, np.float32)
         for first, stop in itertools.pairwise(cuts[i : j + 1]):
             place = own[first - cuts[i] : stop - cuts[i]].copy()
-            kernels.turn(seen(run[indptr[first] : indptr[stop]]), first, place, columns)
+            kernels.turn(seen(run[indptr[first] : indptr[stop]]), (first, place), columns)
         block = Block(cuts[i], cuts[j], own, *columns)
         for a, b in itertools.pairwise(cuts_of(own, most_pairs)):
             yield block.part(cuts[i] + a, cuts[i] + b)

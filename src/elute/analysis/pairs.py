@@ -39,9 +39,9 @@ from elute.analysis.pair_runs import (
 from elute.base.errors import ConfigError, DataError
 from elute.base.mergeable import Integers, Statistic, positive
 
-__all__ = ["IN_MEMORY", "PAIR", "Block", "Pairs", "column_of"]
+__all__ = ["IN_MEMORY", "PAIR", "Block", "Pairs"]
 
-IN_MEMORY = 2**24  # pairs
+IN_MEMORY = 2**23  # pairs, 256 MB
 _RANGE = 2**18  # pairs that fit the cache
 _FAULTS = (
     "",
@@ -87,7 +87,7 @@ class Pairs(Statistic):
         """Check runs that follow one another."""
         group, last = -1, np.full(self.n_features, -1, np.int64)
         for run in runs:
-            if fault := kernels.fault(seen(run), group, last, self.n_others):
+            if fault := kernels.fault(seen(run), (group, last), self.n_others):
                 raise DataError(f"the pairs of a run {_FAULTS[fault]}")
             group = int(run["key"][-1] >> 32) if len(run) else group
             yield run
@@ -119,7 +119,7 @@ class Pairs(Statistic):
         positive("most_pairs", most_pairs)
         if self._shared is None:
             self._shared = self._share_out(self._one())
-        return sorted_blocks(*self._shared, most_pairs)
+        return sorted_blocks(*self._shared, most_pairs=most_pairs)
 
     def _one(self) -> Run:
         """Make one run of all. Where it lies follows from its size, so that what is merged later does, too."""
@@ -145,7 +145,7 @@ class Pairs(Statistic):
         small = len(run) <= self.most_pairs // 2
         out = np.empty(len(run), PAIR) if small else room(len(run), self.folder)
         for start in range(0, len(run), piece):
-            kernels.share_out(words(run[start : start + piece]), bucket, place, words(out))
+            kernels.share_out(words(run[start : start + piece]), (bucket, place), words(out))
         return indptr, cuts, out
 
     def snapshot(self) -> Pairs:
@@ -177,7 +177,7 @@ class Pairs(Statistic):
         if lacks := [key for key in (*cls._settings, *columns) if key not in state]:
             raise DataError(f"the state of {name} lacks {', '.join(lacks)}")
         made = cls(state["n_features"], state["n_others"], most_pairs=most_pairs, folder=folder)
-        held = {key: column_of(state, key, PAIR[key], name) for key in columns}
+        held = {key: _column(state, key, PAIR[key], name) for key in columns}
         if len({len(column) for column in held.values()}) > 1:
             raise DataError(f"the columns in the state of {name} differ in length")
         n, piece = len(held["key"]), made._piece()
@@ -205,7 +205,7 @@ def _size(run: Run) -> int:
     return (len(run).bit_length() + 2) // 3  # by factors of eight
 
 
-def column_of(state: Mapping[str, Any], key: str, kind: npt.DTypeLike, name: str) -> npt.NDArray[Any]:
+def _column(state: Mapping[str, Any], key: str, kind: npt.DTypeLike, name: str) -> npt.NDArray[Any]:
     """Read one row of numbers from a state."""
     try:
         column = np.asarray(state[key])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class RowFile:
             with unnamed(self.folder) as handle:
                 self._number = os.dup(handle.fileno())
             weakref.finalize(self, os.close, self._number)
-        with disk_errors(self.folder or Path.cwd()):
+        with disk_errors(self.folder or Path(tempfile.gettempdir())):
             write_whole(self._number, self.n * ROW.itemsize, rows)
         self.n += len(rows)
 

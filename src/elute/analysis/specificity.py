@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from elute.analysis.tally_kernels import order
 from elute.base.compiled import compiled, over
 from elute.base.mergeable import Floats, Integers
 
@@ -50,26 +51,53 @@ class Best:
 
 
 @dataclass(frozen=True, eq=False)
-class Ranked:
-    """A range of features, from `first` on."""
-
-    first: int
-    z: Floats  # [genes, features]
-    z_shown: Floats | None
-    specific: Best  # by z
-    raw: Best  # by score
-    genes: Block  # the pairs of these features with genes
-    cells_fired: Integers
-
-
-@dataclass(frozen=True, eq=False)
 class Moments:
     """Of each gene over the cells of one side."""
 
     n: int  # cells
     cells: Integers  # cells in which the gene is a row
-    sums: Floats
-    squares: Floats
+    mean: Floats
+    scale: Floats  # 1 / √Σ(E − Ē)², NaN where there is no variance
+
+
+@dataclass(frozen=True, eq=False)
+class Correlations:
+    """Of the features of a range with all genes, over the cells of one side; each is made when it is asked for."""
+
+    products: Floats  # [genes, features]
+    genes: Moments
+    sums: Floats  # ΣA of each feature
+    scale: Floats
+
+    def z(self, g: Integers, f: Integers) -> Floats:
+        """Return √(n − 1) times the correlation of genes and features, NaN where there is none."""
+        found = np.empty(len(g))
+        _z(self.products, *self._terms(), g, f, np.sqrt(max(self.genes.n - 1.0, 0.0)), found)
+        return found
+
+    def best(self, allowed: NDArray[np.bool_], k: int) -> Best:
+        """Return the k genes whose correlation with each feature is largest, above 0."""
+        width = self.products.shape[1]
+        best, values = np.full((width, k), -1, np.int64), np.zeros((width, k))
+        floor, found = np.zeros(width), np.zeros(width, np.int64)
+        over(width, _columns, self.products, *self._terms(), allowed, best, values, floor, found)
+        return Best(best)
+
+    def _terms(self) -> tuple[Floats, Floats, Floats, Floats]:
+        return self.genes.mean, self.genes.scale, self.sums, self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """A range of features, from `first` on; what it holds is there until the next one."""
+
+    first: int
+    chosen: Correlations
+    shown: Correlations | None
+    specific: Best  # by z
+    raw: Best  # by score
+    genes: Block  # the pairs of these features with genes
+    cells_fired: Integers
 
 
 def sides(cells: pl.DataFrame, cell_rows: Integers) -> NDArray[np.int8]:
@@ -87,25 +115,28 @@ def sides(cells: pl.DataFrame, cell_rows: Integers) -> NDArray[np.int8]:
 def ranked(tallied: Tallied, sides: NDArray[np.int8], *, k: int, least: int, limit: int) -> Iterator[Ranked]:
     """Yield all features in ranges, whose tables take about `limit` bytes."""
     G, C = len(tallied.gene_rows), len(tallied.cell_rows)
-    moments = {side: _moments(tallied, sides, side) for side in (CHOOSE, SHOW)}
-    shown = moments[SHOW].n >= _LEAST_CELLS
-    width = max(1, limit // (8 * (C + (2 if shown else 1) * G)))
-    enough = moments[CHOOSE].cells >= least
+    choose, show = (_moments(tallied, sides, side) for side in (CHOOSE, SHOW))
+    shown = G if show.n >= _LEAST_CELLS else 0
+    width = max(1, limit // (8 * (C + G + shown)))
+    room = [np.empty(min(width, len(tallied.fired)) * n) for n in (C, G, shown)]
     for cells, genes in _together(tallied.cells, tallied.genes, width):
         n = cells.stop - cells.first
-        A = np.zeros((C, n))
+        A, S, S_shown = (part[: size * n].reshape(size, n) for part, size in zip(room, (C, G, shown), strict=True))
+        A.fill(0)
         features, pooled = cells.features() - cells.first, cells.sums / tallied.cell_rows[cells.others]
         A[cells.others, features] = pooled
-        S, S_shown = np.zeros((G, n)), np.zeros((G if shown else 0, n))
+        begun = np.zeros(G, np.bool_)
         for rows in tallied.expression.pieces():
-            over(n, _products, *rows, sides, A, S, S_shown)
-        for side, table in ((CHOOSE, S), (SHOW, S_shown)):
-            _standardise(table, moments[side], features, pooled * (sides[cells.others] == side))
+            _add_products(*rows, sides, A=A, into=(S, S_shown, begun))
+        both = [
+            _correlations(table, of, features, np.where(sides[cells.others] == side, pooled, 0.0))
+            for side, table, of in ((CHOOSE, S, choose), (SHOW, S_shown, show))
+        ]
         yield Ranked(
             cells.first,
-            S,
-            S_shown if shown else None,
-            specific=_best_columns(S, enough, k),
+            chosen=both[0],
+            shown=both[1] if shown else None,
+            specific=both[0].best(choose.cells >= least, k),
             raw=_best_pairs(genes, k),
             genes=genes,
             cells_fired=np.diff(cells.indptr),
@@ -126,36 +157,40 @@ def _together(cells: Pairs, genes: Pairs, width: int) -> Iterator[tuple[Block, B
 
 
 def _moments(tallied: Tallied, sides: NDArray[np.int8], side: int) -> Moments:
-    G = len(tallied.gene_rows)
-    kept = np.zeros(G, np.int64), np.zeros(G), np.zeros(G)
+    G, n = len(tallied.gene_rows), int((sides == side).sum())
+    counts, sums, squares = np.zeros(G, np.int64), np.zeros(G), np.zeros(G)
     last, held = np.full(G, -1, np.int64), np.zeros(G)
     for rows in tallied.expression.pieces():
-        _gene_moments(*rows, sides, side, last, held, kept)
-    return Moments(int((sides == side).sum()), *kept)
+        _gene_moments(*rows, sides, side, last, held, (counts, sums, squares))
+    return Moments(n, counts, sums / max(n, 1), _scale(squares, sums, n))
 
 
-def _standardise(S: Floats, of: Moments, features: NDArray[np.int32], pooled: Floats) -> None:
-    """Turn sums of products into z, in place; NaN where there is no variance, or too few cells."""
-    n, width = of.n, S.shape[1]
+def _correlations(products: Floats, of: Moments, features: NDArray[np.int32], pooled: Floats) -> Correlations:
+    width = products.shape[1]
     sums, squares = (cast("Floats", np.bincount(features, x, minlength=width)) for x in (pooled, pooled * pooled))
-    if n < _LEAST_CELLS:
-        S.fill(np.nan)
-        return
-    slopes = [_inverse(squares - sums * sums / n, squares), _inverse(of.squares - of.sums * of.sums / n, of.squares)]
-    over(len(S), _z, S, of.sums / n, slopes[1], sums, slopes[0], np.sqrt(n - 1.0))
+    return Correlations(products, of, sums, _scale(squares, sums, of.n))
 
 
-def _inverse(around: Floats, squares: Floats) -> Floats:
-    """Return 1 / √Σ(x − mean)², NaN where that is no more than rounding."""
-    varies = around > 1e-12 * squares
+def _scale(squares: Floats, sums: Floats, n: int) -> Floats:
+    """Return 1 / √Σ(x − mean)², NaN where that is no more than rounding, or there are too few cells."""
+    around = squares - sums * sums / max(n, 1)
+    varies = (around > 1e-12 * squares) & (n >= _LEAST_CELLS)
     return np.where(varies, 1 / np.sqrt(np.where(varies, around, 1.0)), np.nan)
 
 
-def _best_columns(z: Floats, allowed: NDArray[np.bool_], k: int) -> Best:
-    width = z.shape[1]
-    best, values = np.full((width, k), -1, np.int64), np.zeros((width, k))
-    over(width, _columns, z, allowed, best, values, np.zeros(width), np.zeros(width, np.int64))
-    return Best(best)
+def _add_products(
+    cells: NDArray[np.int32],
+    genes: NDArray[np.int32],
+    e: NDArray[np.float32],
+    sides: NDArray[np.int8],
+    *,
+    A: Floats,
+    into: tuple[Floats, Floats, NDArray[np.bool_]],
+) -> None:
+    """Add a piece of the rows gene by gene, so that what is added to stays in the cache."""
+    starts, rows = np.zeros(len(into[0]) + 1, np.int64), np.empty(len(genes), np.int64)
+    order(genes, 0, (starts, rows))
+    over(starts, _products, starts, cells[rows], e[rows], sides, A, *into)
 
 
 def _best_pairs(block: Block, k: int) -> Best:
@@ -182,27 +217,36 @@ def _gene_moments(cells: Any, genes: Any, e: Any, sides: Any, side: int, last: A
 
 
 @compiled
-def _products(
-    cells: Any, genes: Any, e: Any, sides: Any, A: Any, S: Any, S_shown: Any, lo: int, hi: int
-) -> None:  # fmt: skip
-    for p in range(cells.shape[0]):
-        c, g, x = cells[p], genes[p], np.float64(e[p])
-        if sides[c] == CHOOSE:
-            for f in range(lo, hi):
-                S[g, f] += x * A[c, f]
-        elif sides[c] == SHOW and S_shown.shape[0] > 0:
-            for f in range(lo, hi):
-                S_shown[g, f] += x * A[c, f]
+def _add_scaled(x: float, a: Any, into: Any) -> None:
+    for f in range(into.shape[0]):
+        into[f] += x * a[f]
 
 
 @compiled
-def _z(S: Any, mean: Any, gene_scale: Any, sums: Any, scale: Any, root: float, lo: int, hi: int) -> None:
+def _products(
+    starts: Any, cells: Any, e: Any, sides: Any, A: Any, S: Any, S_shown: Any, begun: Any, lo: int, hi: int
+) -> None:
+    """Lines of genes that are no row are left as they lie: their scale is NaN."""
     for g in range(lo, hi):
-        m, s = mean[g], gene_scale[g]
-        for f in range(S.shape[1]):
-            r = (S[g, f] - m * sums[f]) * (s * scale[f])
-            r = 1.0 if r > 1 else r  # written so that NaN stays NaN
-            S[g, f] = root * (-1.0 if r < -1 else r)
+        if not begun[g] and starts[g] < starts[g + 1]:
+            begun[g] = True
+            S[g] = 0
+            if S_shown.shape[0] > 0:
+                S_shown[g] = 0
+        for p in range(starts[g], starts[g + 1]):
+            c, x = cells[p], np.float64(e[p])
+            if sides[c] == CHOOSE:
+                _add_scaled(x, A[c], S[g])
+            elif sides[c] == SHOW and S_shown.shape[0] > 0:
+                _add_scaled(x, A[c], S_shown[g])
+
+
+@compiled
+def _z(S: Any, mean: Any, scale: Any, sums: Any, slope: Any, g: Any, f: Any, root: float, found: Any) -> None:
+    for i in range(g.shape[0]):
+        r = (S[g[i], f[i]] - mean[g[i]] * sums[f[i]]) * (scale[g[i]] * slope[f[i]])
+        r = 1.0 if r > 1 else r  # written so that NaN stays NaN
+        found[i] = root * (-1.0 if r < -1 else r)
 
 
 @compiled
@@ -219,14 +263,21 @@ def _insert(value: float, gene: int, values: Any, genes: Any, n: int) -> Any:
 
 
 @compiled
-def _columns(z: Any, allowed: Any, best: Any, values: Any, floor: Any, found: Any, lo: int, hi: int) -> None:
+def _columns(
+    S: Any, mean: Any, scale: Any, sums: Any, slope: Any, allowed: Any, best: Any, values: Any, floor: Any, found: Any,
+    lo: int, hi: int,
+) -> None:  # fmt: skip
     k = values.shape[1]
-    for g in range(z.shape[0]):
+    for g in range(S.shape[0]):
         if allowed[g]:
+            m, s = mean[g], scale[g]
             for f in range(lo, hi):
-                if z[g, f] > floor[f]:
-                    found[f] = _insert(z[g, f], g, values[f], best[f], found[f])
-                    floor[f] = values[f, k - 1] if found[f] == k else 0.0
+                r = (S[g, f] - m * sums[f]) * (s * slope[f])
+                if r > floor[f]:
+                    r = min(r, 1.0)  # of several that rounding has lifted above 1 the first stays first
+                    if r > floor[f]:
+                        found[f] = _insert(r, g, values[f], best[f], found[f])
+                        floor[f] = values[f, k - 1] if found[f] == k else 0.0
 
 
 @compiled

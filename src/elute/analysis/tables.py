@@ -127,7 +127,6 @@ def describe(
         "alive": int(frame["alive"].sum()),
         "rows": tallied.n_rows,
         "cells": len(cells),
-        "expression": asked.genes.expression,
         "kinds": told.counts,
         "groups": list(by_group.counts),
         "notes": [*by_group.notes, *by_number.notes],

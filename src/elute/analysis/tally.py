@@ -149,7 +149,7 @@ class Tally(Statistic):
         by_cell = grouped(codes, np.ascontiguousarray(rows["cell"]), e, n_features=self.n_features)
         by_gene = grouped(codes, np.ascontiguousarray(rows["gene"]), e, n_features=self.n_features)
         self._file.append(rows)
-        kernels.totals(*_halves(codes[0]), self.squares, self.histogram)
+        kernels.totals(*_halves(codes[0]), (self.squares, self.histogram))
         kept = (self.fired, self.sums, self.highs)
         kernels.by_feature(seen(by_cell), kept)
         self._count(rows["cell"], rows["gene"], e.astype(np.float64))
@@ -224,7 +224,7 @@ def _copied(codes: Codes, into: Taken, n: int, at: int) -> int:
     """Check codes and copy them without empty slots behind the n rows and `at` codes that are there."""
     idx = np.ascontiguousarray(codes.indices.cpu().numpy())
     val = np.ascontiguousarray(codes.values.detach().cpu().float().numpy())
-    end, bad = kernels.read(idx, val.view(np.int32), np.zeros(codes.n_features, np.uint16), at, (*into, n))
+    end, bad = kernels.read((idx, val.view(np.int32)), np.zeros(codes.n_features, np.uint16), (*into, n, at))
     if bad >= 0:
         codes.check()
         raise DataError(f"row {bad} of codes holds a value that float32 does not")
@@ -252,10 +252,11 @@ def grouped(codes: Taken, groups: npt.NDArray[np.int32], weights: npt.NDArray[np
     else:
         names = np.arange(lowest, lowest + span, dtype=np.int32)
     starts, rows = np.zeros(len(names) + 1, np.int64), np.empty(len(groups), np.int64)
-    kernels.order(groups, lowest, starts, rows)
+    kernels.order(groups, lowest, (starts, rows))
     run = np.empty(len(codes[0]), PAIR)  # at most
     out = (np.full(n_features, -1, np.int64), *seen(run))
-    n = kernels.add(rows, starts, codes[1], codes[0], _halves(codes[0])[1], weights, names, out)
+    taken = (codes[0], _halves(codes[0])[1], codes[1], weights)
+    n = kernels.add((rows, starts, names), taken, out)
     return shortened(run, n)
 
 

@@ -33,12 +33,14 @@ _LINE = 8  # codes of a line of the cache
 
 
 @compiled
-def read(idx: Any, bits: Any, seen: Any, at: int, into: Any) -> Any:
+def read(slots: Any, seen: Any, into: Any) -> Any:
     """Append the slots that are not empty to (codes, ends of rows); returns the end, and the first bad row or −1.
 
-    `bits` are those of the values; `seen` [features] comes as zeros and holds the last row of each, by a short number.
+    Slots are features and the bits of their values; `row` rows and `at` codes are there already. `seen` [features]
+    comes as zeros and holds the last row of each, by a short number.
     """
-    codes, ends, row = into
+    idx, bits = slots
+    codes, ends, row, at = into
     n_features = np.uint32(seen.shape[0])
     mark = np.uint16(0)
     for r in range(idx.shape[0]):
@@ -64,8 +66,9 @@ def read(idx: Any, bits: Any, seen: Any, at: int, into: Any) -> Any:
 
 
 @compiled
-def totals(words: Any, values: Any, squares: Any, histogram: Any) -> None:
+def totals(words: Any, values: Any, into: Any) -> None:
     """Add squares and strengths of codes, by feature; both are seen as pairs of 32 bits."""
+    squares, histogram = into
     for p in range(words.shape[0]):
         f, a = words[p, 0], np.float64(values[p, 1])
         squares[f] += a * a
@@ -74,8 +77,9 @@ def totals(words: Any, values: Any, squares: Any, histogram: Any) -> None:
 
 
 @compiled
-def order(groups: Any, lowest: int, starts: Any, rows: Any) -> None:
+def order(groups: Any, lowest: int, into: Any) -> None:
     """Sort rows by group, counting; rows of a group stay in order. `starts` comes as zeros, one more than groups."""
+    starts, rows = into
     n = groups.shape[0]
     for i in range(n):
         starts[groups[i] - lowest + 1] += 1
@@ -93,7 +97,7 @@ def order(groups: Any, lowest: int, starts: Any, rows: Any) -> None:
 def _prefetch(_context: Any, array: Any, _place: Any) -> Any:
     """What numba does not offer: have the processor bring a line into its cache meanwhile."""
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def _build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
@@ -103,16 +107,18 @@ def _prefetch(_context: Any, array: Any, _place: Any) -> Any:
         builder.call(fetch, [at, number(0), number(3), number(1)])  # to read, to stay, of data
         return context.get_dummy_value()
 
-    return types.void(array, types.int64), build
+    return types.void(array, types.int64), _build
 
 
 _fetch: Any = intrinsic(_prefetch)
 
 
 @compiled
-def add(rows: Any, starts: Any, ends: Any, codes: Any, values: Any, weights: Any, names: Any, out: Any) -> int:
+def add(grouped: Any, taken: Any, into: Any) -> int:
     """Add up each group's codes; returns how many pairs are written. The `places` of features come as -1."""
-    places, keys, reals, counts, highs = out
+    rows, starts, names = grouped
+    codes, values, ends, weights = taken
+    places, keys, reals, counts, highs = into
     n, last = 0, rows.shape[0] - 1
     for g in range(starts.shape[0] - 1):
         base, group = n, np.int64(names[g]) << 32
@@ -199,12 +205,13 @@ def by_feature(run: Any, into: Any) -> None:
 
 
 @compiled
-def fault(run: Any, group: int, seen: Any, n_others: int) -> int:
+def fault(run: Any, last: Any, n_others: int) -> int:
     """Look for a pair that is out of order (1), out of range (2), not finite or never seen (3).
 
-    `seen` holds the last other of each feature, `group` that of the last pair.
+    `last` is the other of the last pair, and that of each feature.
     """
     keys, reals, counts, _ = run
+    group, seen = last
     for p in range(keys.shape[0]):
         other, f = keys[p, 0] >> 32, keys[p, 0] & _FEATURE
         if other < 0 or other >= n_others or f >= seen.shape[0]:
@@ -227,8 +234,9 @@ def count(keys: Any, sizes: Any) -> None:
 
 
 @compiled
-def share_out(keys: Any, bucket: Any, place: Any, out: Any) -> None:
+def share_out(keys: Any, where: Any, out: Any) -> None:
     """Copy pairs to the next place of the bucket of their feature."""
+    bucket, place = where
     for p in range(keys.shape[0]):
         b = bucket[keys[p, 0] & _FEATURE]
         at = place[b]
@@ -238,8 +246,9 @@ def share_out(keys: Any, bucket: Any, place: Any, out: Any) -> None:
 
 
 @compiled
-def turn(run: Any, first: int, place: Any, out: Any) -> None:
-    """Sort pairs by feature, counting; those of one stay in order. `place` is where each begins."""
+def turn(run: Any, where: Any, out: Any) -> None:
+    """Sort pairs by feature, counting; those of one stay in order. `where`: the first one, where each begins."""
+    first, place = where
     keys, reals, counts, highs = run
     others, ns, sums, weighted, highest = out
     for p in range(keys.shape[0]):

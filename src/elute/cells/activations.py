@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elute.base import console, files
-from elute.base.errors import DataError
+from elute.base.errors import ConfigError, DataError
 from elute.cells import table
 from elute.cells.opening import look_ahead, open_model
 from elute.cells.units import lay_out
@@ -106,9 +106,7 @@ def _units_of(plan: Plan, store: Store) -> list[Unit]:
     """Lay out dictionaries of what is stored; of the layers that are asked for, where any are."""
     names = list(store.sites)
     if plan.sites.layers is not None:
-        parts = [part.strip() for part in plan.sites.layers.split(",")]
-        asked = [name for name in names if name in parts or name.partition(".hook_")[0].rpartition(".")[2] in parts]
-        names = asked or names
+        names = _asked(plan.sites.layers, names, plan.activations)
     into = [name for name in names if name.endswith("hook_mlp_in")]
     out = [name for name in names if name.endswith("hook_mlp_out")]
     if plan.training.kind == "sae":
@@ -117,6 +115,20 @@ def _units_of(plan: Plan, store: Store) -> list[Unit]:
         what = f"holds {', '.join(names)}, and a {plan.training.kind} needs what each layer's MLP reads and writes"
         raise DataError(what, where=plan.activations, remedy="Capture anew, into another --output.")
     return lay_out(plan.output, plan.training.kind, into=into, out=out)
+
+
+def _asked(layers: str, names: list[str], where: Path) -> list[str]:
+    """Choose among stored sites by block, by name, `last` or `all`."""
+    block = {name: name.partition(".hook_")[0].rpartition(".")[2] for name in names}
+    last = max((number for number in block.values() if number.isdecimal()), key=int, default="")
+    chosen: list[str] = []
+    for part in (piece.strip() for piece in layers.split(",")):
+        wanted = last if part == "last" else part
+        found = [name for name in names if part == "all" or wanted in (name, block[name])]
+        if not found:
+            raise ConfigError(f"holds no layer {part!r}", where=where, remedy=f"Stored are {', '.join(names)}.")
+        chosen += found
+    return list(dict.fromkeys(chosen))
 
 
 def _open(plan: Plan) -> tuple[Cells, str]:

@@ -49,6 +49,7 @@ def _unit(source: Source, unit: Unit, plan: Plan, *, skip: bool) -> dict[str, An
                 raise DataError("is missing: there are no tables to go on with", where=unit.folder / name,
                                 remedy=remedy)  # fmt: skip
         return _read(unit)
+    from elute.analysis.genes import expression_word
     from elute.dictionaries.files import digest, load_dictionary
 
     dictionary = load_dictionary(unit.dictionary)
@@ -57,6 +58,7 @@ def _unit(source: Source, unit: Unit, plan: Plan, *, skip: bool) -> dict[str, An
     if known is not None and all((unit.folder / name).exists() for name in TABLES):
         console.say(f"{unit.folder}: its features are told already, with these settings")
         return _read(unit)
+    console.say(f"{unit.name}: telling what its features follow")
     if source.store is not None:
         encode(source, unit, plan)
     tallied = tally(source, unit, plan, dictionary=dictionary)
@@ -70,7 +72,14 @@ def _unit(source: Source, unit: Unit, plan: Plan, *, skip: bool) -> dict[str, An
     )
     files.make_folder(unit.folder)
     told.write(unit.folder)
-    summary = {"site": unit.name, "matrix": source.cells.matrix, "values": source.cells.kind, **told.summary}
+    word = expression_word(plan.extract.expression, source.cells.kind)
+    summary = {
+        "site": unit.name,
+        "expression": word,
+        "matrix": source.cells.matrix,
+        "values": source.cells.kind,
+        **told.summary,
+    }
     files.write_json(unit.folder / SUMMARY, summary)
     run.record(unit.folder, "extract", plan.extract, inputs=inputs, summary=summary)
     return summary
@@ -167,7 +176,7 @@ def tally(source: Source, unit: Unit, plan: Plan, *, dictionary: Dictionary) -> 
     from elute.analysis.genes import expression_of
     from elute.analysis.tally import Tally
 
-    counted = Tally(dictionary.n_features, len(source.table), len(source.genes))
+    counted = Tally(dictionary.n_features, len(source.table), len(source.genes), folder=plan.output)
     cells, genes = pl.Enum(source.table["cell"]), pl.Enum(source.genes["gene"])
     with console.progress("tally", source.rows) as bar:
         for every, told in coded(source, unit, plan, dictionary=dictionary):

@@ -13,6 +13,8 @@ import torch
 from elute.base import console
 from elute.base.errors import EluteError, GuardError
 from elute.cells import associations, table
+from elute.cells.control_donors import across_donors
+from elute.cells.control_donors import lines as donor_lines
 from elute.cells.control_rows import genes_of, nearest_cosine, neurons_of, thinned
 from elute.cells.units import NAME, Unit
 
@@ -93,7 +95,7 @@ def count(source: Source, unit: Unit, plan: Plan) -> dict[str, Any]:
         neurons, components = neurons_of(source, unit.reads[0])
         columns["neurons"] = _told(counter([neurons], both_signs=True))
         columns["principal components"] = _told(counter([neurons @ components], both_signs=True))
-        columns["genes"] = _told(counter(genes_of(tallied)))
+        columns["genes"] = _told(counter(genes_of(source)))
     else:
         answer["note"] = "no cell types are known: nothing is counted by them"
     kinds = {"features": associations.kinds_of(tallied, source.table)}
@@ -111,6 +113,13 @@ def count(source: Source, unit: Unit, plan: Plan) -> dict[str, Any]:
             if len(theirs.table) < len(source.table) and _ON_THOSE not in columns:
                 columns = {**columns, _ON_THOSE: _on_those(source, theirs, tallied, plan), name: columns.pop(name)}
             columns[name] |= _told(_Counter(theirs.table, plan)(_means(control)))
+    named = [name.removeprefix("obs:") for name in source.table.columns if name.startswith("obs:")]
+    levels = [name for name in named if not source.table[f"obs:{name}"].dtype.is_numeric()]
+    answer["across donors"] = across_donors(
+        tallied, source.table, [*(["label"] if labelled else []), *levels], fdr=plan.extract.fdr,
+        most=plan.validation.most_cells, seed=plan.training.seed,
+    )  # fmt: skip
+    answer["fdr"] = plan.extract.fdr
     return {**answer, "at": plan.validation.at, "controls": plan.validation.controls, "follow": columns, "kinds": kinds}
 
 
@@ -247,6 +256,7 @@ def lines(answer: dict[str, Any]) -> list[str]:
     few = answer["follow"].get("features", {}).get("no claim", [])
     if few:
         told.append(f"  too few cells for a claim: {', '.join(few)}")
+    told += donor_lines(answer["across donors"], answer["fdr"])
     return [*told, *([f"  {answer['note']}"] if "note" in answer else [])]
 
 

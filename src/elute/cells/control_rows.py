@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from elute.base.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from elute.analysis.tally import Tallied
     from elute.cells.activations import Source
+
+_STORED = 2**24  # numbers held at a time
 
 
 def _raw(source: Source, site: str) -> Iterator[tuple[Any, pl.DataFrame]]:
@@ -51,16 +53,27 @@ def neurons_of(source: Source, site: str) -> tuple[NDArray[np.float64], NDArray[
     return sums / np.maximum(rows, 1)[:, None], spread.result().eigen()[1]
 
 
-def genes_of(tallied: Tallied) -> Iterator[Any]:
-    """Expression [cells, genes], some genes at a time."""
-    n_cells, n_genes = len(tallied.cell_rows), len(tallied.gene_rows)
-    step = max(1, min(n_genes, 2**24 // max(1, n_cells)))
-    for first in range(0, n_genes, step):
+def genes_of(source: Source) -> Iterator[Any]:
+    """What each gene of the file is expressed in each cell, [cells, genes] by column, some genes at a time.
+
+    All of the file counts, whether the model has read it or not: a gene needs no model.
+    """
+    cells = source.cells
+    counts = source.table["total"].to_numpy()
+    stored = np.zeros(len(cells.var), np.int64)
+    for piece in cells.pieces():
+        stored += np.bincount(piece.indices, minlength=len(stored))
+    cuts = np.flatnonzero(np.diff(np.cumsum(stored) // _STORED)) + 1
+    for first, stop in itertools.pairwise([0, *cuts.tolist(), len(stored)]):
         parts = []
-        for cells, genes, e in tallied.expression.pieces():
-            inside = (genes >= first) & (genes < first + step)
-            shape = (n_cells, min(step, n_genes - first))
-            parts.append(sparse.csc_array((e[inside], (cells[inside], genes[inside] - first)), shape=shape))
+        for piece in cells.pieces():
+            inside = (piece.indices >= first) & (piece.indices < stop)
+            row = np.repeat(np.arange(len(piece.indptr) - 1), np.diff(piece.indptr))[inside] + piece.first
+            e = piece.data[inside].astype(np.float64)
+            if cells.kind == "counts":
+                e = np.log1p(e / np.maximum(counts[row], 1e-300) * 1e4)
+            shape = (len(cells), stop - first)
+            parts.append(sparse.csc_array((e, (row, piece.indices[inside] - first)), shape=shape))
         yield sum(parts[1:], parts[0])
 
 

@@ -161,13 +161,17 @@ def show(answer: dict[str, Any]) -> str:
 def _meaning(controls: dict[str, Any]) -> list[str]:
     """What the numbers bear, and what they do not."""
     follow = next(iter(controls.values()))["follow"]
-    ours, plain = follow["features"]["follow"], follow["neurons"]["follow"]
-    more = "A smaller share" if ours / FEATURES > plain / follow["neurons"]["columns"] else "A larger share"
+    ours, untrained, plain = (follow[name]["follow"] for name in ("features", "random weights", "neurons"))
+    told = ["What holds: the model uses the other genes of a cell, as far as it beats the gene's mean."]
+    if ours is None:
+        return [*told, "No type has enough cells for more."]
+    if ours > untrained:
+        told.append("Training matters: random weights and permuted labels give fewer features that follow a type.")
+    share = "A larger" if plain / follow["neurons"]["columns"] > ours / follow["features"]["columns"] else "A smaller"
     return [
-        "What holds: the model uses the other genes of a cell, as far as it beats the gene's mean; training matters,",
-        "as far as random weights and permuted labels give fewer features that follow a type.",
-        f"What does not: that features are better than what they are made of. {more} of neurons follow",
-        "a type, and single genes do, too. High explained variance is no evidence: random weights have it as well.",
+        *told,
+        f"What does not: that features are better than what they are made of. {share} share of the neurons follows a",
+        "type, and single genes do, too. High explained variance is no evidence: random weights have it as well.",
         "Types with fewer than 10 cells on a side are not judged at all.",
     ]
 

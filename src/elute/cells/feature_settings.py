@@ -53,7 +53,7 @@ class ExtractConfig(Section):
     top_k_cells: int = Field(100, ge=1)
     """Cells that are kept of a feature."""
     expression: Literal["lognorm", "raw", "bin"] = "lognorm"
-    """What activations are multiplied by: log of counts per 10,000, the number in the file, or the model's bin."""
+    """What activations are multiplied by: log of counts per 10,000, the count, or the model's bin."""
     columns: tuple[str, ...] = ()
     """Further obs columns to hold features against; may be given several times; `all` takes every one that can be."""
     least_cells: int = Field(10, ge=2)

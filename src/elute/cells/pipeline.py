@@ -164,7 +164,10 @@ def _site_lines(unit: dict[str, Any]) -> list[str]:
     for part in unit["groups"]:
         name = "cell type" if part["column"] == "label" else part["column"]
         shown = part["features_shown"]
-        again = "no cells were held out" if shown is None else f"{shown:,} of them again on cells held out"
-        lines.append(f"  {part['features']:,} follow {name} at the false-discovery rate asked for; {again}")
+        again = "none were held out" if shown is None else f"{shown:,} of them again on those held out"
+        told = f"{part['features']:,} follow it with the cell as the unit, {again}"
+        if part.get("features_donors") is not None:
+            told = f"{part['features_donors']:,} differ across donors; {told}"
+        lines.append(f"  {name}: {told}")
     lines += [f"  {note}" for note in unit["notes"]]
     return lines
