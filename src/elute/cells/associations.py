@@ -75,6 +75,7 @@ def _unit(source: Source, unit: Unit, plan: Plan, *, skip: bool) -> dict[str, An
     word = expression_word(plan.extract.expression, source.cells.kind)
     summary = {
         "site": unit.name,
+        "label": source.cells.config.cell_type_key,
         "expression": word,
         "matrix": source.cells.matrix,
         "values": source.cells.kind,

@@ -119,7 +119,7 @@ def count(source: Source, unit: Unit, plan: Plan) -> dict[str, Any]:
         tallied, source.table, [*(["label"] if labelled else []), *levels], fdr=plan.extract.fdr,
         most=plan.validation.most_cells, seed=plan.training.seed,
     )  # fmt: skip
-    answer["fdr"] = plan.extract.fdr
+    answer["fdr"], answer["label"] = plan.extract.fdr, source.cells.config.cell_type_key
     return {**answer, "at": plan.validation.at, "controls": plan.validation.controls, "follow": columns, "kinds": kinds}
 
 
@@ -256,7 +256,7 @@ def lines(answer: dict[str, Any]) -> list[str]:
     few = answer["follow"].get("features", {}).get("no claim", [])
     if few:
         told.append(f"  too few cells for a claim: {', '.join(few)}")
-    told += donor_lines(answer["across donors"], answer["fdr"])
+    told += donor_lines(answer["across donors"], fdr=answer["fdr"], label=answer["label"])
     return [*told, *([f"  {answer['note']}"] if "note" in answer else [])]
 
 

@@ -77,11 +77,11 @@ def _passed(p: Any, fdr: float) -> int:
     return int((benjamini_hochberg(p, missing="carry") <= fdr).any(axis=0).sum())
 
 
-def lines(told: dict[str, Any], fdr: float) -> list[str]:
+def lines(told: dict[str, Any], *, fdr: float, label: str) -> list[str]:
     """Say it, each count beside its null."""
     made = []
     for column, part in told.items():
-        name = "cell type" if column == "label" else column
+        name = label if column == "label" else column
         if "not run" in part:
             made.append(f"  {name} across donors: not run ({part['not run']})")
             continue

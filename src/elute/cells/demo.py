@@ -161,7 +161,9 @@ def show(answer: dict[str, Any]) -> str:
 def _meaning(controls: dict[str, Any]) -> list[str]:
     """What the numbers bear, and what they do not."""
     follow = next(iter(controls.values()))["follow"]
-    ours, untrained, plain = (follow[name]["follow"] for name in ("features", "random weights", "neurons"))
+    ours, untrained, plain, genes = (
+        follow[name]["follow"] for name in ("features", "random weights", "neurons", "genes")
+    )
     told = ["What holds: the model uses the other genes of a cell, as far as it beats the gene's mean."]
     if ours is None:
         return [*told, "No type has enough cells for more."]
@@ -170,8 +172,9 @@ def _meaning(controls: dict[str, Any]) -> list[str]:
     share = "A larger" if plain / follow["neurons"]["columns"] > ours / follow["features"]["columns"] else "A smaller"
     return [
         *told,
-        f"What does not: that features are better than what they are made of. {share} share of the neurons follows a",
-        "type, and single genes do, too. High explained variance is no evidence: random weights have it as well.",
+        f"What does not: that features are better than what they are made of. {share} share of the neurons follows",
+        f"a type, and so do {genes:,} single genes. High explained variance is no evidence: a dictionary of random",
+        "weights has it as well.",
         "Types with fewer than 10 cells on a side are not judged at all.",
     ]
 

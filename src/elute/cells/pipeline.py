@@ -162,7 +162,7 @@ def _site_lines(unit: dict[str, Any]) -> list[str]:
     kinds = ", ".join(f"{n:,} {name}" for name, n in unit["kinds"].items() if n)
     lines = [f"{unit['site']}: {unit['alive']:,} of {unit['features']:,} features fire ({kinds})"]
     for part in unit["groups"]:
-        name = "cell type" if part["column"] == "label" else part["column"]
+        name = unit.get("label", "cell type") if part["column"] == "label" else part["column"]
         shown = part["features_shown"]
         again = "none were held out" if shown is None else f"{shown:,} of them again on those held out"
         told = f"{part['features']:,} follow it with the cell as the unit, {again}"
