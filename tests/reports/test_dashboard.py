@@ -70,7 +70,7 @@ def test_a_page_holds_the_most_frequent_features_as_their_tables_have_them(tmp_p
     assert data["about"] == {"cells": 400, "donors": 8, "splits": [["train", 250], ["test", 150]]}
     held = {row["name"]: row for row in site["controls"]["rows"]}
     assert (held["features"]["follow"], held["genes"]["follow"], held["permuted labels"]["follow"]) == (41, 63, 0.5)
-    assert (held["features"]["identity"], held["random weights"]["identity"]) == (0.5, 0.75)
+    assert (held["features"]["identity"], held["random weights"]["identity"]) == (0.5, 1.0)
     assert held["embedding layer"]["not_run"] == "the model has no such site"
     first = site["features"]["feature"][0]
     genes = pl.read_parquet(folder / "feature_genes.parquet").filter(pl.col("feature") == first)

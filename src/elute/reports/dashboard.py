@@ -39,6 +39,7 @@ _ORDER = {
 _CONTROLS = "validation/summary.json"
 _LONGEST = 300  # characters of one name, whatever the data is called
 _DIGITS = 6
+_HELD = ("columns", "follow", "cells", "found again", "found again by chance", "not run")
 
 
 def write_dashboard(folder: Path, *, top_n_features: int = 100) -> Artifact:
@@ -178,10 +179,18 @@ def _controls(folder: Path) -> dict[str, Any] | None:
     rows = []
     for name, part in follow.items():
         known = kinds.get(name, {}) if isinstance(kinds, dict) else {}
-        fire = sum(known.values()) - known.get("silent", 0)
-        row = {key.replace(" ", "_"): part.get(key) for key in ("columns", "follow", "cells", "found again", "not run")}
+        fire = sum(known.values()) - known.get("silent", 0) - known.get("rare", 0)
+        row = {key.replace(" ", "_"): part.get(key) for key in _HELD}
         rows.append({"name": name, **row, "identity": known.get("gene identity", 0) / fire if fire else None})
-    return {"at": _plain(told.get("at")), "rows": [_plain_tree(row) for row in rows]}
+    across = told.get("across donors")
+    donors = []
+    for column, part in across.items() if isinstance(across, dict) else ():
+        name = told.get("label", "cell type") if column == "label" else column
+        null = part.get("permuted") or []
+        beside = {"most": max(null, default=None), "times": len(null)}
+        told_of = {key.replace(" ", "_"): part.get(key) for key in ("donors", "features", "not run")}
+        donors.append(_plain_tree({"name": name, **told_of, **beside}))
+    return {"at": _plain(told.get("at")), "rows": [_plain_tree(row) for row in rows], "donors": donors}
 
 
 def _read(path: Path, what: str) -> dict[str, Any]:

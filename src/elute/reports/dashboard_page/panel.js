@@ -139,12 +139,17 @@ function controls() {
   const held = site().controls;
   if (!held) return [absent()];
   const heads = [{ text: "On" }, { text: "Cells", n: true }, { text: "Columns", n: true }, { text: "Follow a type", n: true },
-    { text: "Gene identity", n: true, title: "Share of the features that fire whose activation is told by the gene" }];
-  const rows = held.rows.map((row) => (row.not_run ? [row.name, "", NOT_RUN, "", ""] : [row.name, (row.cells ?? null) === null ? "all" : num(row.cells),
+    { text: "Gene identity", n: true, title: "Share of the features that fire in more than a few rows and know which gene a row is" },
+    { text: "Found again", n: true, title: "Share with a like direction in a dictionary of another seed, and by chance" }];
+  const rows = held.rows.map((row) => (row.not_run ? [row.name, "", NOT_RUN, "", "", ""] : [row.name, (row.cells ?? null) === null ? "all" : num(row.cells),
     (row.columns ?? null) === null ? "–" : num(row.columns), (row.follow ?? null) === null ? "–" : num(row.follow),
-    (row.identity ?? null) === null ? "–" : percent(row.identity)]));
+    (row.identity ?? null) === null ? "–" : percent(row.identity),
+    (row.found_again ?? null) === null ? "–" : `${percent(row.found_again)} (${percent(row.found_again_by_chance ?? 0)})`]));
   const at = `To follow a type is an AUROC of ${num(held.at)} or more, on the cells that chose it and again on those held out.`;
-  return [table("Features that follow a cell type, beside controls", heads, rows), el("p", { class: "note" }, at)];
+  const donors = (held.donors ?? []).map((part) => el("p", { class: "note" }, part.not_run ? `${part.name}, across donors: ${NOT_RUN}, ${part.not_run}.`
+    : `${part.name}, across ${num(part.donors)} donors: ${num(part.features)} features differ; ${part.times
+      ? `with levels dealt out anew inside donors ${num(part.most)} at most of ${num(part.times)} times.` : "each donor has one level alone, so no null was drawn."}`));
+  return [table("Features that follow a cell type, beside controls", heads, rows), el("p", { class: "note" }, at), ...donors];
 }
 
 /** What the numbers mean, where no feature is open. */
