@@ -94,9 +94,12 @@ def test_the_demonstration_says_what_the_readme_says(elute: Elute, tmp_path: Pat
     assert {"LST1", "AIF1", "TYROBP"} & set(genes["monocyte"])
     assert {"CD3D", "CD3E"} & set(genes["T"])
     assert {"CD79A", "MS4A1", "MZB1", "IGJ"} & set(genes["B"])
-    words = printed[printed.index("Where to look:") :].splitlines()[1:]
-    for line in words[:2]:
-        elute(*shlex.split(line)[1:])
+    places = [line.strip() for line in printed[printed.index("Where to look:") :].splitlines()[1:]]
+    assert Path(tmp_path, places[0].split()[0]).is_file(), places
+    commands = [shlex.split(line)[1:] for line in places if line.startswith("elute") and "FILE" not in line]
+    assert commands, places
+    for words in commands:
+        elute(*words)
 
 
 def test_the_demonstration_of_arrays_and_its_page(elute: Elute, tmp_path: Path, browser: Browser) -> None:
