@@ -31,6 +31,6 @@ def test_where_the_table_may_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert hgnc_table() is None
     (tmp_path / "hgnc_complete_set.txt").rmdir()
     (tmp_path / "genes").mkdir()
-    for name in ("genes/hgnc_complete_set.txt.gz", "genes/hgnc_complete_set.txt", "hgnc_complete_set.txt.gz"):
+    for name in ("hgnc_complete_set.txt.gz", "genes/hgnc_complete_set.txt.gz", "genes/hgnc_complete_set.txt"):
         (tmp_path / name).write_text("")
         assert hgnc_table() == tmp_path / name

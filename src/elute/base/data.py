@@ -18,7 +18,7 @@ def data_folder() -> Path:
 
 
 def hgnc_table() -> Path | None:
-    """Return HGNC's complete set, if it lies in the data folder or in its folder `genes`, compressed or not."""
+    """Return HGNC's complete set, if it lies in the data folder's folder `genes` or beside it, compressed or not."""
     folder = data_folder()
-    places = (place / name for place in (folder, folder / "genes") for name in (HGNC, f"{HGNC}.gz"))
+    places = (place / name for place in (folder / "genes", folder) for name in (HGNC, f"{HGNC}.gz"))
     return next((path for path in places if path.is_file()), None)

@@ -9,6 +9,7 @@
     ├── SiteError           a place in a model that is not there, or did not give what was declared
     ├── BusyError           another process is writing here
     ├── SpaceError          no room on the disk, or no permission to write
+    ├── ServiceError        a service on the network that is down, refuses, or answers with what cannot be used
     └── MissingError        an optional package, a key or a device that is not installed
 
 Anything else that reaches a user is a fault of ours and keeps its traceback.
@@ -66,6 +67,10 @@ class BusyError(EluteError):
 
 class SpaceError(EluteError):
     """No room on the disk, or no permission to write."""
+
+
+class ServiceError(EluteError):
+    """A service on the network that is down, refuses, or answers with what cannot be used."""
 
 
 class MissingError(EluteError):
