@@ -101,16 +101,18 @@ class Accumulator(Protocol[B_contra, R_co]):
 
 
 class Source(Protocol):
-    """A database of genes and terms."""
+    """A database of genes and terms; validation/database.py has all of its fields. Its table: gene, term, label, …"""
 
-    name: str
-    tier: int
-    licence: str
-    redistributable: bool
-
-    def snapshot(self, folder: Path) -> Path: ...
-    def load(self, snapshot: Path) -> pl.DataFrame: ...  # gene, term, label, score, evidence
-    def lookup(self, genes: list[str]) -> pl.DataFrame: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def tier(self) -> int: ...
+    @property
+    def redistributable(self) -> bool: ...
+    @property
+    def read(self) -> Callable[[Mapping[str, Path]], Any]: ...  # its files, by role
+    @property
+    def ask(self) -> Callable[[Any, Sequence[Any]], pl.DataFrame] | None: ...  # its service, if it has one
 
 
 class Page(Protocol):
