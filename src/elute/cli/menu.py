@@ -75,6 +75,38 @@ cells = LazyGroup(
     help="Single cells: from an .h5ad file to what a model makes of them.",
 )
 
+databases = LazyGroup(
+    "databases",
+    sections={
+        "What is there": [
+            Lazy("list", "elute.cli.databases:list_", "Which databases are here, in which version; what to type."),
+            Lazy("verify", "elute.cli.databases:verify", "Hold every snapshot against its digests."),
+            Lazy("unmapped", "elute.cli.databases:unmapped", "The genes of a database that HGNC does not know."),
+        ],
+        "Bring them here": [
+            Lazy("fetch", "elute.cli.databases:fetch", "Fetch databases, and HGNC's table of genes."),
+            Lazy("import", "elute.cli.databases:import_", "Keep files that you downloaded, or any .gmt."),
+            Lazy("use", "elute.cli.databases:use", "Choose among the versions of a database."),
+            Lazy("remove", "elute.cli.databases:remove", "Delete a database from this machine."),
+        ],
+        "Look things up": [
+            Lazy("search", "elute.cli.databases:search", "Find a gene's rows, or terms, in all of them."),
+        ],
+    },
+    help="Ten databases of biology and libraries of gene sets, kept on this machine.",
+)
+
+genes = LazyGroup(
+    "genes",
+    sections={
+        "Genes": [
+            Lazy("info", "elute.cli.genes:info", "What every database here has on a gene."),
+            Lazy("map", "elute.cli.genes:map_", "Name the genes of a file in all ways, and say what was lost."),
+        ],
+    },
+    help="Genes: one in every database, or a list under all their names.",
+)
+
 GROUPS = {
     "Start here": [
         Lazy("demo", "elute.cli.general:demo", "See what elute does, on real cells, in some minutes."),
@@ -83,6 +115,10 @@ GROUPS = {
     ],
     "If you have single cells (.h5ad)": [
         Lazy("cells", "elute.cli.menu:cells", "Read a model such as Tahoe-x1 on cells, embed them, train a small one."),
+    ],
+    "If you have genes": [
+        Lazy("genes", "elute.cli.menu:genes", "Look one up in every database, or map a list of identifiers."),
+        Lazy("databases", "elute.cli.menu:databases", "Keep ten databases and gene sets on this machine, and search."),
     ],
     "If you have arrays of activations": [
         Lazy("arrays", "elute.cli.menu:arrays", "Import, check, split and measure any array of activations."),
