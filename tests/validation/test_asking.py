@@ -264,7 +264,7 @@ def test_all_genes_are_asked_for_in_batches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", list(serving.FAULTS))
 def test_a_batch_that_fails_does_not_lose_the_others(tmp_path: Path, fault: str) -> None:
-    limits = {"tries": 2}
+    limits = {"tries": 2} | serving.endured(fault)
     with serving.serve(ROUTES) as server, patient(tmp_path, server, limits=limits) as client:
         server.spoil(fault, first=1, times=2)
         asked = ask_all(database(), client, GENES)
@@ -281,9 +281,16 @@ def test_a_batch_that_fails_does_not_lose_the_others(tmp_path: Path, fault: str)
 
 def test_a_service_that_is_down_is_not_asked_for_every_gene(tmp_path: Path) -> None:
     limits = {"tries": 2, "failures": 2}
+    tried: list[Gene] = []
+
+    def counted(client: Client, genes: Sequence[Gene]) -> pl.DataFrame:
+        tried.extend(genes)
+        return ask(client, genes)
+
     with serving.serve(ROUTES) as server, patient(tmp_path, server, limits=limits) as client:
         server.spoil("500", first=1)
-        asked = ask_all(database(batch=1), client, GENES)
+        asked = ask_all(database(batch=1, ask=counted), client, GENES)
+        assert tried == GENES[:4]  # the last one is told that the service is left alone
         assert len(server.asked) == 1 + 2 * 2
     assert asked.answered == (GENES[0],)
     assert list(asked.failed) == [gene.symbol for gene in GENES[1:]]

@@ -172,12 +172,14 @@ for _ in range(100):
 
 def test_two_processes_at_once(tmp_path: Path) -> None:
     """Whoever reads while two write finds one whole answer of the two."""
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), mark]) for mark in "ab"]
+    words = [sys.executable, "-c", WRITER, str(tmp_path)]
+    writers = [subprocess.Popen([*words, mark], stderr=subprocess.PIPE, text=True) for mark in "ab"]
     found = set()
     while any(writer.poll() is None for writer in writers):
         found.add(cache(tmp_path).find(ASKED))
         time.sleep(0.002)
-    assert [writer.wait(20) for writer in writers] == [0, 0]
+    # A warning would say that one had taken away what the other one was about to rename.
+    assert [(writer.communicate(timeout=20)[1], writer.returncode) for writer in writers] == [("", 0)] * 2
     assert found - {None} <= {"a" * 100_000, "b" * 100_000}
     assert cache(tmp_path).find(ASKED) in {"a" * 100_000, "b" * 100_000}
     assert len(entries(tmp_path)) == 1

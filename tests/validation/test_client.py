@@ -158,7 +158,7 @@ def test_a_path_is_quoted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", list(serving.FAULTS))
 def test_what_passes_is_asked_again_and_what_stays_is_an_error(tmp_path: Path, fault: str) -> None:
-    with serve() as server, patient(tmp_path, server) as client:
+    with serve() as server, patient(tmp_path, server, limits=serving.endured(fault)) as client:
         server.spoil(fault, times=1)
         assert client.get(PLAIN, "genes", read=genes) == ["TP53"]
         assert len(server.asked) == 2
@@ -402,7 +402,7 @@ def test_gzip_is_unpacked_in_bounds_and_to_its_end(tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(ServiceError, match=r"more than 67\.1 MB"):
             client.get(PLAIN, "genes", read=genes)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
     for body, told in ((whole[:-3], "cut its answer short"), (b"\x1f\x8b\x08nonsense", "damaged gzip")):
         with (
             serve(packed(body)) as server,
@@ -416,6 +416,14 @@ def test_gzip_is_unpacked_in_bounds_and_to_its_end(tmp_path: Path) -> None:
         pytest.raises(ServiceError, match="packed as 'br', which was not asked for"),
     ):
         client.get(PLAIN, "genes", read=genes)
+
+
+def test_unpacking_goes_in_steps() -> None:
+    from elute.validation.online.wire import _unpacked
+
+    pieces = list(_unpacked(iter([gzip.compress(b" " * 20_000_000, 9)])))
+    assert sum(map(len, pieces)) == 20_000_000
+    assert max(map(len, pieces)) <= 1 << 20
 
 
 def raw_server(talk: Callable[[socket.socket], None]) -> tuple[str, socket.socket]:
@@ -452,7 +460,7 @@ def test_a_body_that_drips_does_not_hold_us(tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(ServiceError, match=r"did not end its answer within 0\.1 s"):
             client.get(PLAIN, "genes", read=genes)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
@@ -666,6 +674,17 @@ def test_a_key_is_sent_and_told_nowhere(
     nowhere(key, tmp_path, *said, *logged, *capfd.readouterr())
 
 
+@pytest.mark.parametrize("padding", range(90, 122, 3))
+def test_a_key_that_is_cut_is_not_told_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, padding: int) -> None:
+    """An error's text is made short: the beginning of a key at its end would not be known as one."""
+    key = "0123456789abcdefghij"
+    monkeypatch.setenv("OMIM_API_KEY", key)
+    said = answer({"message": "x" * padding + key}, status=400)
+    with serve(said) as server, patient(tmp_path, server) as client, pytest.raises(ServiceError) as caught:
+        client.get(KEYED, "genes", read=genes)
+    assert "012" not in chain(caught.value)
+
+
 def test_answers_are_kept_under_names_that_no_key_is_part_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as server, patient(tmp_path, server) as client:
         for key in ("first-key-of-ours", "other-key-of-ours"):
@@ -842,6 +861,24 @@ def test_a_service_that_keeps_failing_is_left_alone_for_a_while(tmp_path: Path) 
                 ask(n)
         server.heal()
         assert ask(12) == ["TP53"]
+
+
+def test_a_trial_may_be_told_to_wait_longer(tmp_path: Path) -> None:
+    clock = Clock()
+    given = (answer({}, status=500), answer({}, status=500), answer({}, status=429, Retry_After="3600"), answer(GENES))
+    limits = {"tries": 1, "failures": 2, "rest": 60.0}
+    with serve(*given) as server, patient(tmp_path, server, clock=clock, limits=limits) as client:
+        for told in ("500", "500", "left alone for 1 min 0 s"):
+            with pytest.raises(ServiceError, match=told):
+                client.get(PLAIN, "genes", read=genes)
+        clock.now += 61
+        with pytest.raises(ServiceError, match="429"):
+            client.get(PLAIN, "genes", read=genes)
+        clock.now += 61
+        with pytest.raises(Resting, match="left alone for 58 min"):
+            client.get(PLAIN, "genes", read=genes)
+        clock.now += 3600
+        assert client.get(PLAIN, "genes", read=genes) == ["TP53"]
 
 
 def test_absent_things_are_no_failures(tmp_path: Path) -> None:

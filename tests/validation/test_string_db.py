@@ -185,7 +185,7 @@ BAD: dict[str, tuple[str, str | bytes, type[DataError], str]] = {
         "aliases",
         ALIASES.replace("source", "from"),
         DataError,
-        "lacks the columns string_protein_id, alias, source",
+        "lacks the column source; there are 'string_protein_id', 'alias'",
     ),
 }
 

@@ -29,14 +29,12 @@ class Tries:
         self._all += 1
         self._tried = 1 if progress else self._tried + 1
         self._spent = 0 if progress else self._spent + (failed.again == "once")
-        if failed.again == "no" or self._tried >= limits.tries or self._spent >= limits.unusable or self._all >= _MOST:
-            return None
-        if failed.wait is None:
-            return limits.delay(self._tried)
-        if failed.wait > limits.told:
+        if failed.wait is not None and failed.wait > limits.told:
             self.asked_to_wait = failed.wait
             return None
-        return failed.wait
+        if failed.again == "no" or self._tried >= limits.tries or self._spent >= limits.unusable or self._all >= _MOST:
+            return None
+        return limits.delay(self._tried) if failed.wait is None else failed.wait
 
     def error(self, failed: Failed, where: str) -> ServiceError:
         """What is said in the end."""
