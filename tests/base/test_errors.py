@@ -49,7 +49,7 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
         drawn[name] = trail[depth - 1] if depth else "Exception"
     classes = {c.__name__: c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, Exception)}
     assert drawn == {name: c.__bases__[0].__name__ for name, c in classes.items()}
-    assert len(drawn) == 10
+    assert len(drawn) == 11
     with pytest.raises(DataError, match="cut short"):
         raise DamagedError("cut short")
     assert issubclass(MissingError, EluteError)
