@@ -195,7 +195,7 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     "unknown key": ("train: {step: 4}", ", train: unknown key 'step'. Did you mean 'steps' or 'rate'?"),
     "unknown keys": ("train: {step: 4, x: 1}", ", train: unknown key 'step' (and 1 more). Did you mean 'steps' or 'rate'?"),
     "a key that is a number": ("train: {1: 2}", ", train: 1 = 1: Keys should be strings"),
-    "a key that is nothing": ("train: {null: 2}", ", train: None = None: Keys should be strings"),
+    "a key that is nothing": ("train: {null: 2}", ", train: unknown key 'null'. There are: folder, kind, name, quiet, rate, steps, tags."),
     "a section that is a value": (
         "train: 3",
         ": section 'train' must hold keys and values, not 3. Write `train:` and its keys indented below it.",

@@ -77,7 +77,8 @@ def _sections_of(path: Path, sections: Mapping[str, type[Section]]) -> dict[str,
                 where=path,
                 remedy=f"Write `{name}:` and its keys indented below it.",
             )
-    return {name: value or {} for name, value in values.items()}
+    # YAML reads the key `null` as nothing; there is a setting of that name.
+    return {name: {"null" if k is None else k: v for k, v in (value or {}).items()} for name, value in values.items()}
 
 
 def build(model: type[S], values: Mapping[str, Any], where: str) -> S:
