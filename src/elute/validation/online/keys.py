@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import parse_qsl, quote, quote_plus, urlencode
 
-from elute.base.env import KEYS
+from elute.base.env import SECRETS
 from elute.base.errors import ConfigError, MissingError
 from elute.validation.online.service import Service
 
 HIDDEN = "(key)"
 _SHORTEST = 8  # a shorter one is none, and scrubbing it would change innocent words
 _LOGS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks")
-_names: set[str] = set(KEYS)
+_names: set[str] = set(SECRETS)
 
 
 @dataclass(frozen=True)
