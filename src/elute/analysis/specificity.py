@@ -112,8 +112,13 @@ def sides(cells: pl.DataFrame, cell_rows: Integers) -> NDArray[np.int8]:
     return found
 
 
-def ranked(tallied: Tallied, sides: NDArray[np.int8], *, k: int, least: int, limit: int) -> Iterator[Ranked]:
-    """Yield all features in ranges, whose tables take about `limit` bytes."""
+def ranked(
+    tallied: Tallied, sides: NDArray[np.int8], *, k: int, least: int, limit: int, dealt: Integers | None = None
+) -> Iterator[Ranked]:
+    """Yield all features in ranges, whose tables take about `limit` bytes.
+
+    `dealt` says for each cell as which cell its activations count, for a null: a permutation that keeps the sides.
+    """
     G, C = len(tallied.gene_rows), len(tallied.cell_rows)
     choose, show = (_moments(tallied, sides, side) for side in (CHOOSE, SHOW))
     shown = G if show.n >= _LEAST_CELLS else 0
@@ -124,12 +129,13 @@ def ranked(tallied: Tallied, sides: NDArray[np.int8], *, k: int, least: int, lim
         A, S, S_shown = (part[: size * n].reshape(size, n) for part, size in zip(room, (C, G, shown), strict=True))
         A.fill(0)
         features, pooled = cells.features() - cells.first, cells.sums / tallied.cell_rows[cells.others]
-        A[cells.others, features] = pooled
+        at = cells.others if dealt is None else dealt[cells.others]
+        A[at, features] = pooled
         begun = np.zeros(G, np.bool_)
         for rows in tallied.expression.pieces():
             _add_products(*rows, sides, A=A, into=(S, S_shown, begun))
         both = [
-            _correlations(table, of, features, np.where(sides[cells.others] == side, pooled, 0.0))
+            _correlations(table, of, features, np.where(sides[at] == side, pooled, 0.0))
             for side, table, of in ((CHOOSE, S, choose), (SHOW, S_shown, show))
         ]
         yield Ranked(

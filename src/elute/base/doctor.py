@@ -19,6 +19,9 @@ KEYS = {
     "DISGENET_API_KEY": "DisGeNET's gene–disease associations",
     "OMIM_API_KEY": "OMIM's gene–phenotype relations",
     "NCBI_API_KEY": "a higher rate at NCBI",
+    "ELUTE_LLM_URL": "a language model's words on features: its address",
+    "ELUTE_LLM_MODEL": "a language model's words on features: its name",
+    "ELUTE_LLM_KEY": "a language model's words on features: its key, if it takes one",
 }
 WHAT_FOR = {
     "arrays": "Zarr files",

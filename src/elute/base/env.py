@@ -17,7 +17,8 @@ from pathlib import Path
 from elute.base import console
 
 NAME = ".env"
-KEYS = ("WANDB_API_KEY", "HF_TOKEN", "DISGENET_API_KEY", "OMIM_API_KEY", "NCBI_API_KEY")
+SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "DISGENET_API_KEY", "OMIM_API_KEY", "NCBI_API_KEY", "ELUTE_LLM_KEY")
+KEYS = (*SECRETS, "ELUTE_LLM_URL", "ELUTE_LLM_MODEL")  # an address and a name are told, as in errors
 _LARGEST = 1 << 16  # bytes: what is larger holds something else
 # A name, and a value in quotes of one kind or in none; a comment follows a blank.
 _LINE = re.compile(

@@ -31,7 +31,6 @@ TABLES = (
     "features.parquet", "feature_genes.parquet", "feature_cells.parquet", "feature_groups.parquet",
     "feature_numbers.parquet", "feature_gene_associations.json", "feature_cell_associations.json", SUMMARY,
 )  # fmt: skip
-_ROWS = 1 << 15
 
 
 def associate(source: Source, plan: Plan, *, skip: bool = False) -> list[dict[str, Any]]:
@@ -77,6 +76,7 @@ def _unit(source: Source, unit: Unit, plan: Plan, *, skip: bool) -> dict[str, An
         "site": unit.name,
         "label": source.cells.config.cell_type_key,
         "expression": word,
+        "how": plan.extract.expression,
         "matrix": source.cells.matrix,
         "values": source.cells.kind,
         **told.summary,
@@ -147,15 +147,11 @@ def coded(
     source: Source, unit: Unit, plan: Plan, *, dictionary: Dictionary
 ) -> Iterator[tuple[Codes, pl.DataFrame]]:  # fmt: skip
     """Yield codes with their rows' metadata: as they are stored, or as the model gives them."""
-    columns = ["sample_id", "token", "value", "total", "read"]
     if source.store is not None:
+        from elute.analysis.tallying import stored
         from elute.store.codes import StoredCodes
 
-        codes = StoredCodes(unit.folder / "codes").expect(store=source.store)
-        columns = [name for name in columns if name in source.store.manifest.columns]
-        for start in range(0, len(codes), _ROWS):
-            stop = min(start + _ROWS, len(codes))
-            yield codes.read(start, stop), source.store.metadata(start, stop, columns=columns)
+        yield from stored(StoredCodes(unit.folder / "codes"), source.store)
         return
     from elute.base import device
 
@@ -171,28 +167,19 @@ def coded(
 
 def tally(source: Source, unit: Unit, plan: Plan, *, dictionary: Dictionary) -> Tallied:
     """Add up the codes by gene and by cell, in one pass."""
-    import numpy as np
-    import polars as pl
-
     from elute.analysis.genes import expression_of
-    from elute.analysis.tally import Tally
+    from elute.analysis.tallying import tally_rows
 
-    counted = Tally(dictionary.n_features, len(source.table), len(source.genes), folder=plan.output)
-    cells, genes = pl.Enum(source.table["cell"]), pl.Enum(source.genes["gene"])
     with console.progress("tally", source.rows) as bar:
-        for every, told in coded(source, unit, plan, dictionary=dictionary):
-            named = np.flatnonzero(told["token"].is_not_null().to_numpy())
-            codes, frame = (every[named], told[named]) if len(named) < len(told) else (every, told)  # none in front
-            weights = expression_of(frame, plan.extract.expression, source.cells.kind)
-            cell, gene = _numbers(frame["sample_id"], cells), _numbers(frame["token"], genes)
-            counted.update((codes, cell, gene, weights))
-            bar.advance(len(told))
-    return counted.result()
-
-
-def _numbers(names: pl.Series, among: pl.Enum) -> Any:
-    """The place of each name."""
-    return names.cast(among).to_physical().to_numpy()
+        return tally_rows(
+            coded(source, unit, plan, dictionary=dictionary),
+            n_features=dictionary.n_features,
+            cells=source.table,
+            genes=source.genes,
+            weigh=lambda rows: expression_of(rows, plan.extract.expression, source.cells.kind),
+            folder=plan.output,
+            told=bar.advance,
+        )
 
 
 def _rows_digest(source: Source) -> str:

@@ -132,6 +132,7 @@ def demo_file() -> Path:
 def show(answer: dict[str, Any]) -> str:
     """Say what was done, what came of it, and what did not."""
     from elute.cells.controls import lines as control_lines
+    from elute.cells.validating import lines as database_lines
 
     folder, cells, found = answer["path"], answer["cells"], answer["features"]
     read = f"{answer['genes']} genes of {cells['train']} blood cells, and judged on {cells['test']} more"
@@ -148,6 +149,10 @@ def show(answer: dict[str, Any]) -> str:
         f"Its last feed-forward part, taken apart into {FEATURES} features of which {K} fire at a time:",
         "",
         *control_lines(found["controls"]),
+        "",
+        "What its features' genes have in common, by the databases that come with elute:",
+        "",
+        *database_lines(found["databases"], folder),
         "",
         "The best feature of each type, chosen on training cells; its genes by cell-level specificity",
     ]

@@ -17,6 +17,7 @@ from elute.cells.pipeline import run_pipeline
 from elute.cells.plan import Plan
 from elute.cells.settings import ModelConfig
 from elute.models.cells.cellfile import CellsConfig
+from elute.validation.settings import DatabaseConfig
 
 if TYPE_CHECKING:
     from elute.base.run import Artifact
@@ -46,6 +47,7 @@ def _run(folder: Path) -> Artifact:
         "training": FeatureConfig(steps=60, d_sae="128", k="8", train_batch_size=512, device="cpu"),
         "extract": ExtractConfig(columns=("phase",), top_k_genes=20, top_k_cells=20),
         "validation": ValidationConfig(controls="standard"),
+        "databases": DatabaseConfig(sources="hpo,markers", null="20"),
     }
     return run_pipeline(Plan.of(data, folder / "run", sections))
 
@@ -73,8 +75,15 @@ def write_cells(path: Path, seed: int = 0) -> None:
         index=[f"cell {i}" for i in range(CELLS)],
     )
     names = [f"ENSG{i:011d}" for i in range(1, GENES + 1)]
-    var = pd.DataFrame({"gene_name": [f"GENE{i}" for i in range(1, GENES + 1)]}, index=names)
+    var = pd.DataFrame({"gene_name": symbols()}, index=names)
     AnnData(csr_array(counts), obs, var).write_h5ad(path)
+
+
+def symbols() -> list[str]:
+    """Genes that databases know: those of our own marker sets, from the first on."""
+    from elute.validation.sources.markers import marker_sets
+
+    return list(dict.fromkeys(gene for each in marker_sets() for gene in each.genes))[:GENES]
 
 
 def write_model(folder: Path, seed: int = 0) -> Path:

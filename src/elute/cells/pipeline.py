@@ -4,6 +4,7 @@
     sae_final.pt            the dictionary                                 learning.py
     codes/, *.parquet       which features fire where, and what they follow  associations.py
     validation/             the same counts for what should give nothing   controls.py
+                            what databases say of features' genes          validating.py
     dashboard.html          a page to open in a browser                    reports/dashboard.py
 
 A stage whose settings and inputs are the same as before is not done again. A stage that was killed goes on, or is done
@@ -49,11 +50,14 @@ def finish(source: Source, plan: Plan, skip: Stages | None = None) -> dict[str, 
     from elute.cells.associations import associate
     from elute.cells.controls import hold_against
     from elute.cells.learning import learn
+    from elute.cells.validating import hold_sites
 
     skip = skip or Stages()
     trained = learn(source, plan, skip=skip.training)
     told = associate(source, plan, skip=skip.extraction)
     held = None if skip.validation else hold_against(source, plan)
+    kept = all((unit.folder / "codes").exists() for unit in source.units)  # of a streamed run none are
+    asked = hold_sites(plan.output, plan.databases) if kept and not skip.validation else None
     _record(source, plan)
     page = None if skip.dashboard else _dashboard(plan)
     return {
@@ -62,6 +66,7 @@ def finish(source: Source, plan: Plan, skip: Stages | None = None) -> dict[str, 
         "sites": [{**part, "folder": str(unit.folder)} for unit, part in zip(source.units, told, strict=True)],
         "trained": trained,
         "controls": "not run" if held is None else held,
+        "databases": "not run" if asked is None else asked,
         "dashboard": "not run" if page is None else str(page),
     }
 
@@ -150,6 +155,10 @@ def show(answer: dict[str, Any]) -> str:
         lines += ["", *control_lines(answer["controls"])]
     else:
         lines += ["", "controls: not run (--skip-validation): without them the counts above say little"]
+    if isinstance(answer.get("databases"), dict):
+        from elute.cells.validating import lines as database_lines
+
+        lines += ["", *database_lines(answer["databases"], answer["path"])]
     lines.append("")
     if answer["dashboard"] == "not run":
         lines.append(f"tables: {answer['path']}; the page was not written (--skip-dashboard)")

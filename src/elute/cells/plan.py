@@ -11,6 +11,7 @@ from elute.cells.settings import ModelConfig, SitesConfig
 from elute.engine.capture import CaptureConfig
 from elute.engine.tracking import TrackConfig
 from elute.models.cells.cellfile import CellsConfig
+from elute.validation.settings import DatabaseConfig
 
 if TYPE_CHECKING:
     from elute.base.recipe import Section
@@ -30,6 +31,7 @@ class Plan:
     track: TrackConfig
     extract: ExtractConfig
     validation: ValidationConfig
+    databases: DatabaseConfig
     dashboard: DashboardConfig
 
     @classmethod
@@ -38,7 +40,7 @@ class Plan:
         made: dict[str, Any] = {
             "cells": CellsConfig, "model": ModelConfig, "sites": SitesConfig, "capture": CaptureConfig,
             "training": FeatureConfig, "track": TrackConfig, "extract": ExtractConfig,
-            "validation": ValidationConfig, "dashboard": DashboardConfig,
+            "validation": ValidationConfig, "databases": DatabaseConfig, "dashboard": DashboardConfig,
         }  # fmt: skip
         return cls(Path(data), Path(output), **{name: sections.get(name) or kind() for name, kind in made.items()})
 

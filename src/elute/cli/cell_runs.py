@@ -18,13 +18,15 @@ from elute.cli.sections import CELLS
 from elute.engine.capture import CaptureConfig
 from elute.engine.tracking import TrackConfig
 from elute.models.cells.cellfile import CellsConfig
+from elute.validation.settings import DatabaseConfig
 
 SOURCE: dict[str, type[Section]] = {"cells": CellsConfig, "model": ModelConfig, "sites": SitesConfig}
 TRAINING: dict[str, type[Section]] = {
     **SOURCE, "capture": CaptureConfig, "training": FeatureConfig, "track": TrackConfig,
 }  # fmt: skip
 WHOLE: dict[str, type[Section]] = {
-    **TRAINING, "extract": ExtractConfig, "validation": ValidationConfig, "dashboard": DashboardConfig,
+    **TRAINING, "extract": ExtractConfig, "validation": ValidationConfig, "databases": DatabaseConfig,
+    "dashboard": DashboardConfig,
 }  # fmt: skip
 run_option = click.option("--output", required=True, type=FOLDER, help="Folder of the run.")
 saved_option = click.option(
@@ -48,7 +50,7 @@ def _show_run(answer: dict[str, Any]) -> str:
 @saved_option
 @_skip("training", "the dictionaries that lie in the folder")
 @_skip("extraction", "the tables that lie in the folder")
-@click.option("--skip-validation", is_flag=True, help="Do not hold features against controls.")
+@click.option("--skip-validation", is_flag=True, help="Hold features against no control and no database.")
 @click.option("--skip-dashboard", is_flag=True, help="Write no page.")
 def run_pipeline(
     *,
@@ -121,6 +123,26 @@ def dashboard(results: Path, config: DashboardConfig) -> Artifact:
     from elute.reports.dashboard import write_dashboard
 
     return write_dashboard(results, top_n_features=config.top_n_features)
+
+
+def _show_validated(answer: dict[str, Any]) -> str:
+    from elute.cells.validating import lines
+
+    return "\n".join(lines(answer["sites"], answer["path"]))
+
+
+@command("validate", {"databases": DatabaseConfig}, recipe=CELLS, show=_show_validated)
+@click.option("--results", required=True, type=FOLDER, help="Folder of a run.")
+@click.option("--offline", is_flag=True, help="Ask no service: so it always is here, snapshots alone are read.")
+def validate(*, results: Path, offline: bool, config: dict[str, Any]) -> Artifact:  # noqa: ARG001
+    """Hold the features of a run against databases, each count beside its null, and name them.
+
+    Neither cells nor model are opened: codes and tables of the run are enough. Databases that are not on this machine
+    are reported as not run: elute databases list.
+    """
+    from elute.cells.validating import validate as hold
+
+    return hold(results, config["databases"])
 
 
 @command("export")

@@ -10,6 +10,7 @@ import click
 from elute.base import console
 from elute.base.run import Artifact
 from elute.cli.commands import command
+from elute.cli.sections import GENES
 
 
 def show_info(answer: dict[str, Any]) -> str:
@@ -53,6 +54,51 @@ def info(*, gene: str, sources: tuple[str, ...], limit: int, online: bool, mirro
     from elute.validation.lookups import inform
 
     return inform(gene, sources, limit=limit, online=online, mirror=mirror)
+
+
+def _show_enriched(answer: dict[str, Any]) -> str:
+    lost = f"; unknown to HGNC: {', '.join(answer['lost'])}" if answer["lost"] else ""
+    lines = [f"{answer['genes']} genes{lost}", *answer["notes"]]
+    silent = []
+    for record in answer["databases"].values():
+        if record["status"] != "run":
+            silent.append(f"  {record['title']:<24} {record['why']}")
+            continue
+        lines.append(f"\n{record['snapshot']} · {record['background']} · {record['correction']}")
+        lines += [_term(row) if "term" in row else _network(row) for row in record["rows"]]
+        lines += [] if record["rows"] else ["  no term shares more of them than chance gives"]
+    return "\n".join([*lines, *(["\nNot asked", *silent] if silent else [])])
+
+
+def _term(row: dict[str, Any]) -> str:
+    like = "" if row.get("null_p") is None else f"  like genes p {row['null_p']:.2g}"
+    below = f"  (as {row['folded_under']})" if row["folded_under"] else ""
+    shared = f"{row['overlap']}/{row['term_size']} ({row['expected']:.1f} by chance)"
+    told = f"  {row['term'][:22]:<22} {(row['label'] or '')[:50]:<50} {shared:<26} q {row['q']:<8.2g}{like}{below}"
+    return f"{told}  {', '.join(row['genes'][:8])}"
+
+
+def _network(row: dict[str, Any]) -> str:
+    told = f"{row['edges']} interactions among {row['genes']} genes, {row['expected']:.1f} by their degrees"
+    return f"  {told}; like genes p {row['null_p']:.2g}; most: {', '.join(row['hubs'])}"
+
+
+@command("enrich", GENES, recipe=GENES, show=_show_enriched)
+@click.argument("genes", nargs=-1, metavar="GENE…")
+@click.option("--file", "listed", type=click.Path(path_type=Path), help="A file that lists them, in place of GENE….")
+@click.option(
+    "--limit", default=10, show_default=True, type=click.IntRange(1), help="Terms of a database that are shown."
+)
+def enrich(*, genes: tuple[str, ...], listed: Path | None, limit: int, config: dict[str, Any]) -> Artifact:
+    """Say which terms of each database a list of genes has more of than chance gives, beside lists of like genes."""
+    from elute.base.errors import ConfigError
+    from elute.validation import enrich as enrichment
+    from elute.validation.gene_lists import read_list
+
+    if (listed is None) == (not genes):
+        raise ConfigError("give genes, or --file with a list of them", remedy="elute genes enrich MYH7 TNNT2 TTN")
+    names = genes if listed is None else next(iter(read_list(listed).columns.values()))
+    return enrichment.enrich(names, config["databases"], limit=limit)
 
 
 def _show_map(answer: dict[str, Any]) -> str:

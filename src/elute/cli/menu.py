@@ -48,6 +48,8 @@ cells = LazyGroup(
             Lazy(
                 "extract", "elute.cli.cell_runs:extract", "Which genes and cells a saved dictionary's features follow."
             ),
+            Lazy("validate", "elute.cli.cell_runs:validate", "Hold features against databases, and name them."),
+            Lazy("narrate", "elute.cli.cell_names:narrate", "Have a language model explain features, and score it."),
             Lazy("dashboard", "elute.cli.cell_runs:dashboard", "Write the page about a run's features anew."),
             Lazy("export", "elute.cli.cell_runs:export", "Write the features of each cell into an .h5ad file."),
         ],
@@ -101,6 +103,7 @@ genes = LazyGroup(
     sections={
         "Genes": [
             Lazy("info", "elute.cli.genes:info", "What every database here has on a gene."),
+            Lazy("enrich", "elute.cli.genes:enrich", "Which terms of each database a list of genes shares."),
             Lazy("map", "elute.cli.genes:map_", "Name the genes of a file in all ways, and say what was lost."),
         ],
     },

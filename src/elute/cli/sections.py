@@ -19,6 +19,7 @@ from elute.engine.tracking import TrackConfig
 from elute.models.cells.cellfile import CellsConfig
 from elute.store.scaling import StatsConfig
 from elute.store.splitting import SplitConfig
+from elute.validation.settings import DatabaseConfig, NarratorConfig
 
 TRAINING: dict[str, type[Section]] = {
     "dictionary": DictionaryConfig,
@@ -51,5 +52,8 @@ CELLS: dict[str, type[Section]] = {
     "extract": ExtractConfig,
     "validation": ValidationConfig,
     "dashboard": DashboardConfig,
+    "databases": DatabaseConfig,
+    "narrator": NarratorConfig,
     **TRAINING,
 }
+GENES: dict[str, type[Section]] = {"databases": DatabaseConfig}
