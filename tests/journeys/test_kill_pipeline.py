@@ -19,13 +19,16 @@ STAGES = {  # words that one stage begins with, and seconds until it is killed
     "extraction": (r"telling what its features follow", 0.4),
     "controls": (r"counting beside controls", 1.0),
     "a control's rows": (r"^control: random weights", 0.3),
+    "databases": (r"asking databases", 1.0),
+    "after a database": (r"^elute's own markers 1: ", 0.0),
 }
 
 
 def command(folder: Path, output: str) -> list[str]:
     words = ["--data", folder / "cells.h5ad", "--model", folder / "model", "--output", folder / output]
     more = ["--donor-key", "donor", "--layers", "last", "--steps", 400, "--d-sae", 128, "--k", 8, "--device", "cpu"]
-    rest = ["--train-batch-size", 256, "--set", "capture.rows_per_shard=2000"]
+    rest = ["--train-batch-size", 256, "--set", "capture.rows_per_shard=2000",
+            "--sources", "markers,hpo", "--null", 20]  # fmt: skip
     return [sys.executable, "-m", "elute", "cells", "run-pipeline", *map(str, [*words, *more, *rest])]
 
 

@@ -42,7 +42,7 @@ def test_the_readme_from_top_to_bottom_and_the_python_of_the_guide(elute: Elute,
     obs = pd.DataFrame({"donor_id": [f"donor{i % 10}" for i in range(300)]}, index=[f"cell{i}" for i in range(300)])
     anndata.AnnData(csr_matrix(counts), obs, genes).write_h5ad(tmp_path / "cells.h5ad")
     steps = re.findall(r"^```(sh|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert [kind for kind, _ in steps] == ["sh", "sh", "python", "sh", "python", "python"]
+    assert [kind for kind, _ in steps] == ["sh", "sh", "sh", "python", "sh", "python", "python"]
     printed = []
     for kind, text in steps:
         if kind == "python":
