@@ -9,7 +9,8 @@ The last column says what is expected: `uniform`; `conservative`, where p-values
 
     python benchmarks/calibration.py [--json]
 
-The rows are also written to results/calibration.json beside this file.
+The rows are also written to results/calibration.json beside this file. `--table lists` measures lists of genes against
+sets of genes instead, which takes about an hour: see _lists.py.
 """
 
 from __future__ import annotations
@@ -191,7 +192,16 @@ def measure(null: Null) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
-    as_json = parser.parse_args().json
+    parser.add_argument("--table", choices=("tests", "lists"), default="tests", help="lists: of genes, see _lists.py")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="of --table lists")
+    parser.add_argument("--only", help="one library of --table lists")
+    asked = parser.parse_args()
+    if asked.table == "lists":
+        import _lists
+
+        _lists.main(asked.seeds, asked.only)
+        return
+    as_json = asked.json
     rows = [measure(null) for null in NULLS]
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(rows, indent=1) + "\n")
