@@ -167,3 +167,11 @@ def test_a_list_that_a_person_types(sets: list[list[str]]) -> None:
         enrich(["A"], DatabaseConfig(**FAST))
     with pytest.raises(DataError, match="HGNC knows 0 of 2 genes: x, y"):
         enrich(["x", "y"], DatabaseConfig(**FAST))
+
+
+def test_what_comes_with_a_package_is_of_one_version_from_the_first_time_on() -> None:
+    config = DatabaseConfig(sources="markers")
+    first = snapshots_of(config)
+    library.table("markers")
+    assert "none" not in first["markers"].split()[0]
+    assert snapshots_of(config) == first

@@ -113,10 +113,10 @@ def _least(path: Path) -> list[float]:
 
 
 def _version(source: Database) -> str:
-    from elute.validation import hgnc, snapshots
+    from elute.validation import hgnc
 
     try:
-        snapshot = snapshots.find(source.name)
+        snapshot = library.opened(source.name)  # not what was found before: what came with a package is made one here
     except EluteError:
         snapshot = None
     genes = str((hgnc.standing() or {}).get("sha256", "none"))
