@@ -19,8 +19,8 @@ STAGES = {  # words that one stage begins with, and seconds until it is killed
     "extraction": (r"telling what its features follow", 0.4),
     "controls": (r"counting beside controls", 1.0),
     "a control's rows": (r"^control: random weights", 0.3),
-    "databases": (r"asking databases", 1.0),
-    "after a database": (r"^elute's own markers 1: ", 0.0),
+    "databases": (r"asking databases", 0.1),
+    "after a database": (r"^(elute's own markers 1|HPO \S+): \d+ of", 0.0),
 }
 
 
