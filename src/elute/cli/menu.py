@@ -53,6 +53,10 @@ cells = LazyGroup(
             Lazy("dashboard", "elute.cli.cell_runs:dashboard", "Write the page about a run's features anew."),
             Lazy("export", "elute.cli.cell_runs:export", "Write the features of each cell into an .h5ad file."),
         ],
+        "What follows from a feature or a gene": [
+            Lazy("steer", "elute.cli.cell_effects:steer", "Turn a feature up: which genes and later features change."),
+            Lazy("perturb", "elute.cli.cell_effects:perturb", "Take a gene away: which features change elsewhere."),
+        ],
         "From cells to rows": [
             Lazy("capture", "elute.cli.cells:capture", "Store what a model computes on cells, a row a gene of a cell."),
             Lazy("embed", "elute.cli.cells:embed", "Write one vector a cell into .obsm, ready for scanpy."),

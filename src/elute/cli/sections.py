@@ -8,6 +8,7 @@ from elute.arrays.importing import ImportConfig
 from elute.arrays.look import HeadConfig
 from elute.base.recipe import Section
 from elute.cells.demo import DemoConfig as CellsDemoConfig
+from elute.cells.effect_settings import PerturbConfig, SteerConfig
 from elute.cells.feature_settings import DashboardConfig, ExtractConfig, FeatureConfig, ValidationConfig
 from elute.cells.pretraining import PretrainConfig
 from elute.cells.settings import EmbedConfig, ModelConfig, SitesConfig
@@ -54,6 +55,8 @@ CELLS: dict[str, type[Section]] = {
     "dashboard": DashboardConfig,
     "databases": DatabaseConfig,
     "narrator": NarratorConfig,
+    "steer": SteerConfig,
+    "perturb": PerturbConfig,
     **TRAINING,
 }
 GENES: dict[str, type[Section]] = {"databases": DatabaseConfig}
