@@ -77,5 +77,7 @@ class ValidationConfig(Section):
 class DashboardConfig(Section):
     """What the page shows."""
 
-    top_n_features: int = Field(100, ge=1)
-    """Features on the page, the most frequent first."""
+    top_n_features: int | None = Field(None, ge=1)
+    """Features on the page, the most frequent ones; all if not given."""
+    all_cells: bool = False
+    """Put up to 100,000 cells into the page, not a sample of 20,000."""

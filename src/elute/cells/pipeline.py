@@ -5,7 +5,7 @@
     codes/, *.parquet       which features fire where, and what they follow  associations.py
     validation/             the same counts for what should give nothing   controls.py
                             what databases say of features' genes          validating.py
-    dashboard.html          a page to open in a browser                    reports/dashboard.py
+    dashboard.html          a page to open in a browser                    reports/explorer/
 
 A stage whose settings and inputs are the same as before is not done again. A stage that was killed goes on, or is done
 anew as a whole; what it had not finished is never taken for a result.
@@ -139,9 +139,11 @@ def _source(plan: Plan, skip: Stages) -> Source:
 
 
 def _dashboard(plan: Plan) -> Path:
-    from elute.reports.dashboard import write_dashboard
+    from elute.reports.explorer.write import write_explorer
 
-    return write_dashboard(plan.output, top_n_features=plan.dashboard.top_n_features).path
+    settings = plan.dashboard
+    top, every = settings.top_n_features, settings.all_cells
+    return write_explorer(plan.output, top_n_features=top, all_cells=every, data=plan.data).path
 
 
 def show(answer: dict[str, Any]) -> str:

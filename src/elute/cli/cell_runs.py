@@ -118,11 +118,12 @@ def _show_dashboard(answer: dict[str, Any]) -> str:
 
 @command("dashboard", DashboardConfig, recipe=CELLS, show=_show_dashboard)
 @click.option("--results", required=True, type=FOLDER, help="Folder of a run.")
-def dashboard(results: Path, config: DashboardConfig) -> Artifact:
-    """Write the page about a run's features anew."""
-    from elute.reports.dashboard import write_dashboard
+@click.option("--data", type=click.Path(path_type=Path), help="The cells' own file, for its map of cells.")
+def dashboard(*, results: Path, data: Path | None, config: DashboardConfig) -> Artifact:
+    """Write the page about a run's features anew: all of them, in one file that opens anywhere."""
+    from elute.reports.explorer.write import write_explorer
 
-    return write_dashboard(results, top_n_features=config.top_n_features)
+    return write_explorer(results, top_n_features=config.top_n_features, all_cells=config.all_cells, data=data)
 
 
 def _show_validated(answer: dict[str, Any]) -> str:

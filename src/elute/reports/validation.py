@@ -27,8 +27,7 @@ from elute.reports.validation_tables import SUMMARY, Site, read_site
 
 NAME = "validation/report.html"
 _PAGE = Path(__file__).parent / "validation_page"
-_WORDS = Path(__file__).parent / "dashboard_page" / "text.js"  # elements and numbers, as the dashboard makes them
-_SCRIPTS = ("data.js", "pictures.js", "list.js", "panel.js", "page.js")  # each uses those before it
+_SCRIPTS = ("text.js", "data.js", "pictures.js", "list.js", "panel.js", "page.js")  # each uses those before it
 
 
 def write_report(folder: Path) -> Path:
@@ -141,7 +140,7 @@ def _page(site: Site, content: Markup, chunks: dict[str, str]) -> str:
 
 def _script() -> str:
     """All modules as one: the lines by which they know one another are taken out."""
-    text = "\n".join(path.read_text() for path in (_WORDS, *(_PAGE / name for name in _SCRIPTS)))
+    text = "\n".join(path.read_text() for path in (_PAGE / name for name in _SCRIPTS))
     return re.sub(r"^export ", "", re.sub(r"^import .*\n", "", text, flags=re.MULTILINE), flags=re.MULTILINE)
 
 
