@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from tests.journeys.waiting import until
 
 from elute.reports.explorer.write import write_explorer
 
@@ -352,7 +353,7 @@ def test_on_a_telephone_the_list_gives_way_to_the_feature(show: Open, run: Path)
     page = show(run, TELEPHONE)
     assert page.locator("#body .row").count() < 30
     page.mouse.wheel(0, 9000)
-    page.wait_for_function("[...document.querySelectorAll('#body .row')].some((row) => Number(row.dataset.at) > 60)")
+    until(page, "[...document.querySelectorAll('#body .row')].some((row) => Number(row.dataset.at) > 60)")
     row = page.locator("#body .row").nth(5)
     number = row.locator("a").inner_text()
     row.click()
@@ -394,7 +395,7 @@ def test_paper_has_rows_one_after_another_in_ink_on_white(show: Open, run: Path)
     page.emulate_media(media="print")
     expect(page.locator("html")).to_have_attribute("data-theme", "light")
     expect(page.locator("#controls")).to_be_hidden()
-    page.wait_for_function("document.querySelectorAll('#body .row').length === 200")
+    until(page, "document.querySelectorAll('#body .row').length === 200")
     tops = page.evaluate("[...document.querySelectorAll('#body .row')].map((row) => row.getBoundingClientRect().top)")
     assert all(a < b for a, b in pairwise(tops))
     page.emulate_media(media="screen")

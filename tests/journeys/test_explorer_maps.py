@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 from tests.journeys.explorer_maps_made import TYPES, make
+from tests.journeys.waiting import until
 from tests.reports.explorer_made import make_run
 
 from elute.reports.explorer.write import write_explorer
@@ -110,9 +111,7 @@ def choose(page: Page, text: str) -> None:
 
 
 def recoloured(page: Page, what: str) -> None:
-    page.wait_for_function(
-        "what => performance.getEntriesByName('elute:recolour').at(-1)?.detail.what === what", arg=what
-    )
+    until(page, "what => performance.getEntriesByName('elute:recolour').at(-1)?.detail.what === what", arg=what)
 
 
 def test_cells_are_coloured_by_a_feature_a_gene_and_a_label(show: Open, made: tuple[Path, dict[str, Any]]) -> None:
@@ -331,7 +330,7 @@ def ink(page: Page, side: str) -> dict[str, float]:
 
 
 def drawn_by(page: Page) -> str:
-    page.wait_for_function("() => performance.getEntriesByName('elute:recolour').length > 0")
+    until(page, "() => performance.getEntriesByName('elute:recolour').length > 0")
     return str(page.evaluate("performance.getEntriesByName('elute:recolour').at(-1).detail.drawn_by"))
 
 
