@@ -49,10 +49,21 @@ class Block:
         if spec["kind"] == "text":
             words = self._words(spec)
             codes = range(count) if spec["codes"] == "row" else self._plain(spec["codes"], spec["at"], count)
-            return [None if code == spec["null"] else words[code] for code in codes]
+            told = [None if code == spec["null"] else words[code] for code in codes]
+            return self._filled(told, spec["filled"]) if "filled" in spec else told
         if spec.get("sum"):
             return list(itertools.accumulate(self._plain(spec["type"], spec["at"], count)))
         return [self._number(spec, stored) for stored in self._plain(spec["type"], spec["at"], count)]
+
+    def _filled(self, told: list[Any], where: dict[str, Any]) -> list[Any]:
+        """Words that stand in a list of another block, at the rank of the row."""
+        lists = self.blocks[where["block"]].column(where["list"])
+        starts, ranks = self.column(where["from"]), self.column(where["rank"])
+        for i, (a, b) in enumerate(itertools.pairwise(starts)):
+            for k in range(a, b):
+                if told[k] is None and ranks[k] is not None:
+                    told[k] = lists[where["first"] + i][ranks[k] - 1]
+        return told
 
     def _words(self, spec: dict[str, Any]) -> list[str]:
         if spec["dictionary"] is not None:

@@ -18,6 +18,7 @@ from tests.reports.explorer_read import Block, Blocks, read_page, undelta
 
 from elute.base.errors import ConfigError, DamagedError, DataError, GuardError
 from elute.reports.explorer import cell_values, pack, pooled_codes, site
+from elute.reports.explorer.tables import MOST
 from elute.reports.explorer.write import write_explorer
 
 FEATURES = 520
@@ -533,7 +534,7 @@ def test_codes_of_other_cells_are_refused(small: Path, tmp_path: Path) -> None:
 def test_a_large_run_tells_fewer_rows_of_a_feature(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = shutil.copytree(run, tmp_path / "run")
     full = read_page(folder / "dashboard.html")[0]["sites"][0]["most"]
-    room = 400_000
+    room = 230_000
     from elute.reports.explorer import write
 
     size = sum(len(name) for name in (write._script(), write._style()))
@@ -542,7 +543,12 @@ def test_a_large_run_tells_fewer_rows_of_a_feature(run: Path, tmp_path: Path, mo
     info, blocks = read_page(folder / "dashboard.html")
     most = info["sites"][0]["most"]
     assert most["genes"] < full["genes"] == 50
+    assert "filled" in blocks["s0-detail-0"].head["columns"]["genes.gene"]  # what stands in the list is not repeated
     rows = rows_of(blocks, "genes", 2)
+    mine = table(run, "feature_genes").filter(feature=2)
+    for key in ("rank", "rank_raw"):
+        told = {row[key]: row["gene"] for row in rows if row[key]}
+        assert told == dict(mine.filter(pl.col(key).is_in(list(told))).select(key, "symbol").iter_rows())
     assert {row["rank"] for row in rows if row["rank"]} >= set(range(1, most["genes"] + 1))
     assert max(min(row["rank"] or 99, 2 * (row["rank_raw"] or 99)) for row in rows) <= most["genes"] + 1
     assert len(rows_of(blocks, "groups", 2)) == min(
@@ -580,3 +586,15 @@ def test_every_file_of_the_page_is_in_it() -> None:
     assert {path.stem for path in write.PAGE.glob("*.js")} <= set(write.SCRIPTS)
     assert {path.stem for path in write.PAGE.glob("*.css")} <= set(write.STYLES)
     assert all((write.PAGE / f"{name}.js").is_file() for name in write.SCRIPTS)
+
+
+def test_the_formats_page_names_every_block_and_column(page: Page) -> None:
+    told = (Path(__file__).parents[2] / "docs" / "formats" / "explorer.md").read_text()
+    named = set(re.findall(r"`([\w.:-]+)`", told))
+    for name, block in page[1].items():
+        kind = re.sub(r"-\d+$", "-G", name.removeprefix("s0-"))
+        assert kind in named
+        columns = {column.split(".")[-1].removesuffix("_shown") for column in block.names if ":" not in column}
+        known = named | {"name_reason", "explanation"} | {f"{table}_from" for table in MOST}
+        assert kind == "features" or columns <= known
+    assert set(page[0]) | set(page[0]["about"]) | set(page[0]["sites"][0]) <= named

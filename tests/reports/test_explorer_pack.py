@@ -233,7 +233,14 @@ def test_the_page_reads_what_was_packed() -> None:
         "empty": pack.pack({"x": pack.whole(np.array([]))}),
     }
     here = Block(blocks["a"], {"shared": Block(blocks["shared"])})
-    said = in_node(blocks, ["a", "empty", "nowhere"])
+    filled = {"block": "a", "list": "genes", "from": "t_from", "rank": "t.rank", "first": 0}
+    part = {
+        "t_from": pack.growing(np.array([0, 3, 4])), "t.rank": pack.whole(np.array([1, np.nan, 2, 1])),
+        "t.gene": pack.Words(np.array([-1, 0, -1, -1]), dictionary="shared", filled=filled),
+    }  # fmt: skip
+    blocks["part"] = pack.pack(part, rows=2)
+    said = in_node(blocks, ["a", "empty", "nowhere", "part"])
+    assert said["part"]["t.gene"] == said["part"]["t.gene:codes"] == ["x", "x", "y", None]
     told = said["a"]
     assert (told["rows"], said["has"]) == (3, [True, False])
     assert [name for name in told["names"] if name != "__proto__"] == [name for name in columns if name != "__proto__"]

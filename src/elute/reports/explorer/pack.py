@@ -90,6 +90,8 @@ class Words:
     """The column's own dictionary."""
     dictionary: str | None = None
     """The block whose words these are."""
+    filled: Mapping[str, Any] | None = None
+    """Where words stand that are not repeated here: the list of another block, at the rank of the row."""
 
     def __len__(self) -> int:
         """Return how many rows it has."""
@@ -102,6 +104,8 @@ class Words:
             column = whole(np.where(self.stored < 0, np.nan, self.stored))
             told = column.put(into)
             spec |= {"codes": told["type"], "at": told["at"], "null": told.get("null")}
+        if self.filled is not None:
+            spec["filled"] = dict(self.filled)
         if self.words is None:
             return spec
         plain_ = [plain(word) for word in self.words]

@@ -17,7 +17,7 @@ from elute.analysis import run_tables
 from elute.reports.explorer import pack
 from elute.reports.explorer.feature_table import Shown, number_column
 from elute.reports.explorer.reading import levels, read
-from elute.reports.explorer.words import Vocabulary, texts_of, unlisted
+from elute.reports.explorer.words import GENES, Vocabulary, texts_of, unlisted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,12 +62,17 @@ class Coded:
     needed: NDArray[np.bool_] | None = None
     """Rows whose texts stand also where there is little room."""
 
-    def taken(self, rows: NDArray[np.int64], *, whole: bool) -> pack.Column:
-        """Return some rows."""
+    filled: Mapping[str, Any] | None = None
+    """Where texts stand that are not needed."""
+
+    def taken(self, rows: NDArray[np.int64], first: int, *, whole: bool) -> pack.Column:
+        """Return some rows, which are of features from `first` on."""
         needed = None if whole or self.needed is None else self.needed[rows]
         if self.offsets is None:
-            codes = self.codes[rows]
-            return self.words.words(codes if needed is None else np.where(needed, codes, -1))
+            if needed is None:
+                return self.words.words(self.codes[rows])
+            codes = np.where(needed, self.codes[rows], -1)
+            return pack.Words(codes, dictionary=self.words.block, filled={**(self.filled or {}), "first": first})
         lengths = np.diff(self.offsets)[rows]
         if needed is not None:
             lengths = np.where(needed, np.minimum(lengths, _FEW), 0)
@@ -95,7 +100,7 @@ class Table:
         starts = np.concatenate([[0], np.cumsum(counts)])
         found: dict[str, pack.Column] = {f"{self.name}_from": pack.growing(starts)}
         for name, coded in self.coded.items():
-            found[f"{self.name}.{name}"] = coded.taken(rows, whole=plan.whole)
+            found[f"{self.name}.{name}"] = coded.taken(rows, first, whole=plan.whole)
         for name, column in self.columns.items():
             called = f"{self.name}.{name}"
             if plan.whole or called not in _SPARE:
@@ -171,7 +176,9 @@ def _implied(table: Table, shown: Shown) -> Table:
     inside = (rank >= 0) & (at < offsets[table.places + 1])
     same = np.zeros(len(at), bool)
     same[inside] = named[at[inside]] == table.coded["gene"].codes[inside]
-    return replace(table, coded={"gene": replace(table.coded["gene"], needed=~same)})
+    block = table.coded["gene"].words.block.removesuffix(GENES) + "features"
+    filled = {"block": block, "list": "top_genes", "from": "genes_from", "rank": "genes.rank"}
+    return replace(table, coded={"gene": replace(table.coded["gene"], needed=~same, filled=filled)})
 
 
 def cells_of(folder: Path, shown: Shown, labels: Vocabulary, *, at: Mapping[str, int], fdr: float) -> Table | None:

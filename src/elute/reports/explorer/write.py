@@ -49,6 +49,7 @@ SCRIPTS = (
     *("palette", "marks", "grid", "gestures", "over", "scatter", "lasso", "colouring", "legend", "picker"),
     *("chosen_points", "map_pane", "maps", "compare", "about", "page"),
 )
+_FIRST = ("s0-labels", "s0-genes", "s0-features")  # what the first look needs
 STYLES = ("page", "maps")
 
 
@@ -99,12 +100,10 @@ def _page(info: dict[str, Any], sites: list[Site]) -> Iterator[str]:
     """The document, piece by piece."""
     style, script = _style(), _script()
     policy = f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'"
-    blocks = (
-        f'<script type="text/plain" id="block-{name}">{text}</script>\n'
-        for site in sites
-        for name, text in site.blocks.items()
-    )
-    known = f'<script type="application/json" id="info">{_told(info)}</script>\n'
+    texts = {name: text for site in sites for name, text in site.blocks.items()}
+    first = [name for name in _FIRST if name in texts]
+    # The program runs as soon as it is read, with what the first look needs before it, and the rest still to come.
+    known = {**info, "blocks": list(texts)}
     parts: dict[str, Iterator[str]] = {
         "policy": iter(
             [escape(f"{policy}; img-src data: blob:; connect-src 'none'; base-uri 'none'; form-action 'none'")]
@@ -112,14 +111,24 @@ def _page(info: dict[str, Any], sites: list[Site]) -> Iterator[str]:
         "title": iter([escape(f"{info['run']}: features")]),
         "style": iter([style]),
         "script": iter([script]),
-        "info": iter([known]),
-        "blocks": blocks,
+        "info": iter(
+            [_element("application/json", "info", _told(known)), *(_block(name, texts[name]) for name in first)]
+        ),
+        "blocks": (_block(name, text) for name, text in texts.items() if name not in first),
     }
     for i, text in enumerate(re.split(r"\{\{(\w+)\}\}", (PAGE / "page.html").read_text())):
         if i % 2:
             yield from parts[text]
         else:
             yield text
+
+
+def _block(name: str, text: str) -> str:
+    return _element("text/plain", f"block-{name}", text)
+
+
+def _element(kind: str, name: str, text: str) -> str:
+    return f'<script type="{kind}" id="{name}">{text}</script>\n'
 
 
 def _told(value: dict[str, Any]) -> str:

@@ -4,11 +4,24 @@
 
 const INFO = JSON.parse(document.getElementById("info").textContent);
 const PACK_TYPES = { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array, i32: Int32Array, f32: Float32Array };
+const PACK_NOTHING = 0xffffffff;
+const PACK_PATIENCE = 10; // ms until it is looked again whether a block has come
+const packNames = new Set(INFO.blocks ?? []);
 const packOpened = new Map(); // name: promise of the block
 
-/** Whether the page carries a block of this name. */
+/** Whether the page carries a block of this name; it may be further down, where the browser has not come to. */
 function hasBlock(name) {
-  return document.getElementById(`block-${name}`) !== null;
+  return packNames.has(name) || document.getElementById(`block-${name}`) !== null;
+}
+
+/** The element of a block, once it is there as a whole; null where it never comes. */
+async function packElement(name) {
+  for (;;) {
+    const element = document.getElementById(`block-${name}`);
+    const read = document.readyState !== "loading";
+    if (read || (element !== null && element.nextSibling !== null)) return element;
+    await new Promise((done) => setTimeout(done, PACK_PATIENCE));
+  }
 }
 
 /** The block of this name, inflated once; one plain sentence where it is not there or damaged. */
@@ -18,7 +31,7 @@ async function openBlock(name) {
 }
 
 async function packRead(name) {
-  const element = document.getElementById(`block-${name}`);
+  const element = await packElement(name);
   if (element === null) throw new Error(`This page does not hold “${name}”.`);
   let block;
   try {
@@ -31,7 +44,23 @@ async function packRead(name) {
   const words = new Map();
   for (const other of needed) words.set(other, (await openBlock(other)).column("word"));
   for (const column of block.all()) if (column.dictionary) column.source = words.get(column.dictionary);
+  for (const column of block.all()) if (column.filled) packFill(column, block, (await openBlock(column.filled.block)).column(column.filled.list));
   return block;
+}
+
+/** Words that stand in a list of another block already, at the rank of their row: they are not written twice. */
+function packFill(column, block, list) {
+  const { first, from, rank } = column.filled;
+  const [starts, ranks] = [block.column(from), block.column(rank)];
+  const codes = Uint32Array.from(column.codes());
+  for (let i = 0; i + 1 < starts.length; i += 1) {
+    for (let k = starts.at(i); k < starts.at(i + 1); k += 1) {
+      if (codes[k] !== column.none) continue;
+      const at = list.range(first + i)[0] + (ranks.at(k) ?? Infinity) - 1;
+      codes[k] = at < list.range(first + i)[1] ? list.of.codes()[at] : PACK_NOTHING;
+    }
+  }
+  [column.stored, column.none] = [codes, PACK_NOTHING];
 }
 
 function packBytes(text) {
@@ -160,6 +189,7 @@ class TextColumn {
     this.dictionary = spec.dictionary;
     this.source = null; // the column of another block whose words these are
     this.none = spec.null;
+    this.filled = spec.filled ?? null; // where words are that this column does not repeat
     this.stored = spec.codes === "row" ? null : view(spec.codes, spec.at, rows);
     this.own = spec.dictionary === null ? { ends: view("u32", spec.offsets, spec.entries + 1), bytes: view("u8", spec.bytes, spec.length) } : null;
     this.cached = null;
