@@ -42,7 +42,7 @@ def test_the_readme_from_top_to_bottom_and_the_python_of_the_guide(elute: Elute,
     obs = pd.DataFrame({"donor_id": [f"donor{i % 10}" for i in range(300)]}, index=[f"cell{i}" for i in range(300)])
     anndata.AnnData(csr_matrix(counts), obs, genes).write_h5ad(tmp_path / "cells.h5ad")
     steps = re.findall(r"^```(sh|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert [kind for kind, _ in steps] == ["sh", "sh", "sh", "python", "sh", "python", "python"]
+    assert [kind for kind, _ in steps] == ["sh", "sh", "sh", "sh", "python", "sh", "python", "python"]
     printed = []
     for kind, text in steps:
         if kind == "python":
@@ -55,6 +55,7 @@ def test_the_readme_from_top_to_bottom_and_the_python_of_the_guide(elute: Elute,
             assert words[0] == "elute"
             elute(*words[1:])
     assert (tmp_path / "results" / "mine" / "report.html").exists()
+    assert (tmp_path / "results" / "features" / "report" / "report.pdf").read_bytes().startswith(b"%PDF")
     told = json.loads((tmp_path / "results" / "sae" / "evaluation.json").read_text())
     assert told["recovered_fraction"] > 0.8 > told["control"]["recovered_fraction"]
     assert "Codes(1000 rows, k=6, 512 features" in printed[1]

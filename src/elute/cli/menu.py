@@ -127,6 +127,10 @@ GROUPS = {
         Lazy("genes", "elute.cli.menu:genes", "Look one up in every database, or map a list of identifiers."),
         Lazy("databases", "elute.cli.menu:databases", "Keep ten databases and gene sets on this machine, and search."),
     ],
+    "If you have the folder of a run": [
+        Lazy("app", "elute.cli.lab:app", "Open the Lab: look at a run in a browser, and work with it."),
+        Lazy("report", "elute.cli.paper:report", "Write a few pages about it, for people who run no programs."),
+    ],
     "If you have arrays of activations": [
         Lazy("arrays", "elute.cli.menu:arrays", "Import, check, split and measure any array of activations."),
     ],
