@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.journeys.same import differing
 
 from elute.store.reader import Store
 from elute.store.verify import verify
@@ -23,7 +24,8 @@ print("ready", flush=True)
 for start in range(writer.offered, 60_000, 250):
     n = min(250, 60_000 - start)
     index = torch.arange(start, start + n, dtype=torch.float32)[:, None]
-    rows = {"a": torch.sin(index * torch.arange(1, 97)), "b": torch.cos(index * torch.arange(1, 33))}
+    # Whole numbers and one division: the same bits however the rows are cut into batches, on every processor.
+    rows = {"a": (31 * index + 17 * torch.arange(96)) % 1009 / 1009, "b": (7 * index + torch.arange(32)) % 499 / 499}
     ids = range(start, start + n)
     writer.append(rows, {"sample_id": [f"c{i // 50}" for i in ids], "position": [i % 50 for i in ids],
                          "group": [f"d{i // 5000}" for i in ids]})
@@ -47,10 +49,6 @@ elute.capture_to_store(model, data, sys.argv[1], config=elute.CaptureConfig(rows
 """
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if not p.name.startswith(".")}
-
-
 def run(code: str, folder: Path, kill_after: float | None = None) -> tuple[int, float]:
     """Run a program until its end or its killing; return how it ended, and its time after the imports."""
     with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE) as process:
@@ -70,8 +68,8 @@ def test_ten_kills_and_the_same_bytes(tmp_path: Path, what: str, code: str) -> N
     rng = random.Random(what)
     folder = tmp_path / "killed"
     kills = most = 0
-    while kills < 10:
-        run(code, folder, kill_after=rng.uniform(0, took / 5))
+    while kills < 10 or (most == 0 and kills < 40):  # a machine that has become busy meanwhile needs longer
+        run(code, folder, kill_after=rng.uniform(0, took / 5 * max(1, kills / 5)))
         there = (folder / "manifest.json").exists()
         if there and Store(folder).complete:
             # It had come to its end before the signal: begin anew, so that ten kills hit work in progress.
@@ -83,4 +81,4 @@ def test_ten_kills_and_the_same_bytes(tmp_path: Path, what: str, code: str) -> N
             most = max(most, len(Store(folder)))
     assert most > 0, "some kill came late enough to leave rows"
     assert run(code, folder)[0] == 0
-    assert content(folder) == content(tmp_path / "whole")
+    assert differing(folder, tmp_path / "whole") == []

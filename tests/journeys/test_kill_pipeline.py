@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.journeys.same import differing
 
 from elute.cells import mock
 
@@ -48,11 +49,6 @@ def run(asked: list[str], *, words: str | None = None, after: float = 0) -> int:
         return code
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cells")
@@ -63,11 +59,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_kill_in_each_stage(place: Path) -> None:
     assert run(command(place, "run")) == 0
-    alone = content(place / "run")
     (place / "run").rename(place / "alone")  # the page names the folder
     killed = {stage: run(command(place, "run"), words=words, after=after) for stage, (words, after) in STAGES.items()}
     assert set(killed.values()) == {-signal.SIGKILL}, killed
     assert run(command(place, "run")) == 0
-    again = content(place / "run")
-    assert again.keys() == alone.keys()
-    assert [name for name in alone if alone[name] != again[name]] == []
+    assert differing(place / "run", place / "alone") == []
