@@ -75,6 +75,16 @@ def test_a_second_capture_reuses_the_first(tmp_path: Path, monkeypatch: pytest.M
     assert content(tmp_path / "s") == before
 
 
+def test_a_record_that_a_kill_left_out_is_written(tmp_path: Path) -> None:
+    first = TorchModel(network(), {"hidden": "1"}, batches)
+    capture_to_store(first, DATA, tmp_path / "s")
+    before = {name: (tmp_path / "s" / name).read_bytes() for name in ("run.json", "config.yaml")}
+    for name in before:
+        (tmp_path / "s" / name).unlink()
+    assert capture_to_store(first, DATA, tmp_path / "s").summary["reused"]
+    assert {name: (tmp_path / "s" / name).read_bytes() for name in before} == before
+
+
 def test_fine_tuning_is_found_and_recapture_writes_anew(tmp_path: Path) -> None:
     tuned = model()
     capture_to_store(tuned, DATA, tmp_path / "s", config=SMALL)

@@ -64,6 +64,8 @@ def capture_to_store(
     widths = _widths(model, first[0], names)
     if not config.recapture and (done := _complete(folder, widths, fingerprint, config, dict(source or {}))):
         console.say(f"{folder}: already captured, {done['rows']:,} rows are used as they are")
+        if "capture" not in run.read(folder)["stages"]:  # killed between the store's end and its record
+            run.record(folder, "capture", config, inputs=dict(source or {}), summary=done, model=fingerprint)
         return Artifact("store", folder, {**done, "reused": True})
     writer = StoreWriter(
         folder,
