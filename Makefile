@@ -30,7 +30,7 @@ $(VENV)/.cells: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.cells
-	@$(PIP) --editable ".[arrays,cells,geneformer,app,tensorboard,wandb,dev]"
+	@$(PIP) --editable ".[arrays,cells,geneformer,tissue,app,tensorboard,wandb,dev]"
 	@touch $@
 
 demo: $(VENV)/.cells

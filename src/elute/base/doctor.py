@@ -28,6 +28,8 @@ WHAT_FOR = {
     "cells": "the demonstration's cells, and parts of .h5ad files written",
     "geneformer": "Geneformer, and any encoder of transformers",
     "tissue": "image encoders and tiles",
+    "timm": "image encoders of timm",
+    "slides": "whole-slide images",
     "routing": "routing policies (nothing beyond elute itself)",
     "particles": "particle embeddings",
     "app": "the interactive application",

@@ -81,6 +81,29 @@ cells = LazyGroup(
     help="Single cells: from an .h5ad file to what a model makes of them.",
 )
 
+tissue = LazyGroup(
+    "tissue",
+    sections={
+        "All in one": [
+            Lazy("run", "elute.cli.tissue:run", "Do all stages, from tiles to pages about each gene and code."),
+        ],
+        "Stage by stage": [
+            Lazy("embed-export", "elute.cli.tissue:embed_export", "Store what a frozen encoder makes of your tiles."),
+            Lazy("train-sae", "elute.cli.tissue:train_sae", "Train a sparse autoencoder on training patients' rows."),
+            Lazy("extract-codes", "elute.cli.tissue:extract_codes", "Write the sparse codes of every row."),
+            Lazy(
+                "train-heads", "elute.cli.tissue:train_heads", "Predict genes from codes, each score beside controls."
+            ),
+            Lazy("crp-relmax", "elute.cli.tissue:crp_relmax", "Say which codes a gene rests on, and where they are."),
+            Lazy("make-reports", "elute.cli.tissue:make_reports", "Write pages about each gene and each code."),
+        ],
+        "To try things": [
+            Lazy("demo", "elute.cli.tissue:demo", "Paint tissue, and see whether what was planted is found."),
+        ],
+    },
+    help="Tissue images with gene counts: which patterns predict a gene, and where they are.",
+)
+
 databases = LazyGroup(
     "databases",
     sections={
@@ -122,6 +145,9 @@ GROUPS = {
     ],
     "If you have single cells (.h5ad)": [
         Lazy("cells", "elute.cli.menu:cells", "Read a model such as Tahoe-x1 on cells, embed them, train a small one."),
+    ],
+    "If you have tissue images with gene counts": [
+        Lazy("tissue", "elute.cli.menu:tissue", "Read an image encoder on tiles, predict genes, and see from what."),
     ],
     "If you have genes": [
         Lazy("genes", "elute.cli.menu:genes", "Look one up in every database, or map a list of identifiers."),
