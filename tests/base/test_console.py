@@ -212,3 +212,18 @@ def test_a_size_is_near_what_it_says(n_bytes: int) -> None:
 
 def test_one_and_many() -> None:
     assert [count(n, "shard") for n in (0, 1, 2, 1000)] == ["0 shards", "1 shard", "2 shards", "1,000 shards"]
+
+
+def test_bars_are_heard_of_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    set_level(-1)
+    with console.heard(lambda *each: told.append(each)):
+        with progress("one", 3) as bar:
+            bar.advance()
+            bar.advance(2)
+        with progress("other") as bar:
+            bar.advance(5)
+    with progress("unheard", 1) as bar:
+        bar.advance()
+    assert told == [("one", 1, 3), ("one", 3, 3), ("other", 5, None)]
+    assert capsys.readouterr().err == ""

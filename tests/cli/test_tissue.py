@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
-from tests.tissue.tiles_made import write_files
+from tests.tissue.tiles_made import write_encoder, write_files
 
+from elute.base import files
 from elute.cli.commands import Face
 from elute.cli.main import elute, main
 
@@ -103,6 +106,102 @@ def test_refusals(
     capsys: pytest.CaptureFixture[str], config: Path, done: dict[str, dict[str, Any]], words: list[str], message: str
 ) -> None:
     assert message in refusal(capsys, *words, "--config", config)
+
+
+def test_a_fine_tuned_encoder(
+    capsys: pytest.CaptureFixture[str], config: Path, done: dict[str, dict[str, Any]]
+) -> None:
+    """The folder has the same name; its weights have been trained on since the embeddings were made."""
+    weights = config.parent / "encoder" / "model.safetensors"
+    kept = weights.read_bytes()
+    try:
+        write_encoder(config.parent / "encoder", seed=8)
+        for words in (["embed-export"], ["run"]):
+            told = refusal(capsys, *words, "--config", config)
+            assert "the model's weights" in told
+            assert "--recapture" in told
+        told = refusal(
+            capsys, "crp-relmax", "--gene", "RED1", "--codes", "top1", "--through-encoder", "--config", config
+        )
+        assert "the embeddings are of encoder with other weights than those of encoder" in told
+    finally:
+        weights.write_bytes(kept)
+    assert answer("embed-export", "--config", config)["reused"] is True
+
+
+@pytest.mark.parametrize("command", ["train-sae", "extract_codes", "train-heads", "crp_relmax"])
+def test_a_leaking_split(
+    capsys: pytest.CaptureFixture[str], config: Path, done: dict[str, dict[str, Any]], tmp_path: Path, command: str
+) -> None:
+    """A store in which one patient's rows lie in two splits, as someone else's program may have left it."""
+    run = tmp_path / "run"
+    shutil.copytree(config.parent / "run", run, ignore=shutil.ignore_patterns("controls", "report", "token_maps"))
+    table, manifest = run / "embeddings" / "00000.parquet", run / "embeddings" / "manifest.json"
+    frame = pl.read_parquet(table)
+    tags = {key: value for key, value in pl.read_parquet_metadata(table).items() if key in ("shard", "store")}
+    other = "test" if frame["split"][0] == "train" else "train"
+    first = pl.int_range(pl.len()) < 16  # its first tile
+    frame.with_columns(split=pl.when(first).then(pl.lit(other)).otherwise("split")).write_parquet(table, metadata=tags)
+    held = json.loads(manifest.read_text())
+    held["shards"][0]["metadata"] = {"bytes": table.stat().st_size, "sha256": files.digest_file(table)}
+    manifest.write_text(json.dumps(held))
+    told = refusal(capsys, command, "--config", config, "--output", run)
+    assert "group 'p0' falls in two splits, '" in told
+    assert "Draw the splits by group" in told
+
+
+def test_a_sample_of_two_patients(capsys: pytest.CaptureFixture[str], config: Path, tmp_path: Path) -> None:
+    tiles = pl.read_csv(config.parent / "tiles.csv").with_columns(tile=pl.col("file"))
+    twice = tiles.head(1).with_columns(patient=pl.lit("p3"), tile=pl.lit("again"))
+    pl.concat([tiles, twice]).write_csv(tmp_path / "tiles.csv")
+    words = [
+        "--table",
+        tmp_path / "tiles.csv",
+        "--set",
+        "tiles.columns=[path=file, sample=spot, group=patient, tile=tile]",
+    ]
+    for command in ("embed_export", "run"):
+        told = refusal(capsys, command, "--config", config, "--output", tmp_path / "run", *words)
+        assert "a leak: sample 's000' is of 'p0' and of 'p3' (1 such samples)" in told
+    assert not (tmp_path / "run" / "embeddings").exists()
+
+
+def test_leaking_folds(
+    capsys: pytest.CaptureFixture[str], config: Path, done: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(config.parent / "run", run, ignore=shutil.ignore_patterns("controls", "report", "token_maps"))
+    folds = pl.read_parquet(run / "folds.parquet")
+    moved = pl.when(pl.int_range(pl.len()) == 0).then((pl.col("fold") + 1) % 3).otherwise("fold")
+    folds.with_columns(fold=moved.cast(pl.Int32)).write_parquet(run / "folds.parquet")
+    told = refusal(capsys, "train_heads", "--config", config, "--output", run)
+    assert "a leak: group 'p0' lies in two folds. Delete folds.parquet to draw folds anew" in told
+    told = refusal(capsys, "crp-relmax", "--config", config, "--output", run)
+    assert "the folds are not those that the heads were judged on" in told
+
+
+@pytest.mark.parametrize(
+    ("spelt", "message"),
+    [
+        ("x{}", "no sample of the tiles has targets: the tiles have 's000', 's001', 's002', …; the targets 'xs000'"),
+        ("{}.png", "(48 are alike but for what stands before the last / and after the last dot)"),
+    ],
+)
+def test_misaligned_sample_ids(
+    capsys: pytest.CaptureFixture[str],
+    config: Path,
+    done: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    spelt: str,
+    message: str,
+) -> None:
+    counts = pl.read_parquet(config.parent / "counts.parquet")
+    names = pl.Series("spot", [spelt.format(name) for name in counts["spot"]])
+    counts.with_columns(names).write_parquet(tmp_path / "other.parquet")
+    for command in ("train-heads", "run"):
+        told = refusal(capsys, command, "--config", config, "--counts", tmp_path / "other.parquet")
+        assert message in told
+        assert told.endswith("Name the column that both share: --sample-column.")
 
 
 def test_a_slide_without_tissue(capsys: pytest.CaptureFixture[str], config: Path, tmp_path: Path) -> None:

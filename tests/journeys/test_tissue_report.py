@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.journeys.waiting import until
+from tests.reports.test_tissue_pixels import follow
 
 from elute.analysis.token_maps import safe_name
 from elute.reports.tissue.settings import TissueReportConfig
@@ -178,6 +179,31 @@ def test_a_tile_opens_large_by_mouse_and_by_keys(show: Open, report: Path) -> No
     expect(dialog).to_contain_text("4 of 8")
     dialog.get_by_role("button", name="Close").click()
     expect(dialog).to_be_hidden()
+
+
+@pytest.mark.parametrize("size", [DESK, TELEPHONE])
+def test_a_tile_stands_once_more_for_its_pixels(
+    show: Open, size: tuple[int, int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = made_up.make_run(tmp_path_factory.mktemp("made") / "followed", side=4)
+    follow(made.folder, "KRT19", (17,))
+    write_reports(made.folder, config=TissueReportConfig(), images=made.images)
+    page = show(made.folder / "report/genes/KRT19.html", size)
+    expect(page.locator(".shot.pixels")).to_have_count(2)
+    expect(page.locator(".pixel-key")).to_be_visible()
+    shot = page.locator(".shot.pixels").first
+    shot.scroll_into_view_if_needed()
+    assert shot.locator(".over").bounding_box() == shot.locator(".tile").bounding_box()
+    assert "grayscale" in shot.locator(".tile").evaluate("(node) => getComputedStyle(node).filter")
+    assert "dashed" in shot.locator(".frame").evaluate("(node) => getComputedStyle(node, '::after').border")
+    before = page.locator(".strip").first.locator(".shot")
+    assert before.nth(0).locator(".tile").get_attribute("src") == before.nth(1).locator(".tile").get_attribute("src")
+    shot.locator(".frame").click()
+    dialog = page.locator("#tile")
+    for told in ("of it in the pixels", "40 %", "attention-aware LRP"):
+        expect(dialog).to_contain_text(told)
+    page.keyboard.press("ArrowLeft")
+    expect(dialog).to_contain_text("half of the strongest or more")  # the tile with its patches
 
 
 _INK = """(canvas) => {

@@ -207,6 +207,17 @@ def test_a_score_is_worth_what_its_controls_say(own: float, others: dict[str, fl
     assert told in found.sentence
 
 
+def test_of_two_patients_nothing_is_above_its_controls() -> None:
+    """An interval over samples is too narrow to tell a head from its controls."""
+    scores = {"sparse": score("sparse", 0.5), "mean": score("mean", 0.0), "shuffled": score("shuffled", -0.1)}
+    assert verdict(scores).word == verdicts.ABOVE
+    few = Score("sparse", 0.5, 0.4, 0.6, {"interval": "samples"})
+    found = verdict({**scores, "sparse": few})
+    assert found.word == verdicts.APART
+    assert "of so few patients nothing can be said" in found.sentence
+    assert verdict({**scores, "sparse": Score("sparse", 0.5, 0.4, 0.6, {"interval": "groups"})}).word == verdicts.ABOVE
+
+
 def test_what_sees_more_than_a_head_is_no_control_but_is_told() -> None:
     scores = {
         "sparse": score("sparse", 0.4),

@@ -58,6 +58,8 @@ def test_it_writes_what_the_design_names(done: tuple[Plan, dict[str, Any]]) -> N
     told = "\n".join(lines("run", {**summary, "path": str(plan.output)}))
     assert "4 genes on 48 samples of 6 patients, 3 folds" in told
     assert "report/index.html" in told
+    mean = next(line for line in told.splitlines() if line.startswith("  mean "))
+    assert mean.split(None, 1)[1].startswith("R² 0.000, Pearson –, Spearman – (– is not defined")
     assert set(resolve(TISSUE, plan.output / "config.yaml")) >= {"sae", "heads", "crp"}
 
 
@@ -73,6 +75,11 @@ def test_colours_are_found_and_controls_stand_beside(done: tuple[Plan, dict[str,
     shuffled = beside.filter((pl.col("model") == "shuffled") & (pl.col("gene") != "FLAT"))
     assert shuffled["r2"].max() < 0.3  # type: ignore[operator]
     assert (beside.filter(model="mean")["r2"] == 0).all()
+    assert beside.filter(model="mean").select("calibration_slope", "calibration_intercept").null_count().row(0) == (
+        4,
+        4,
+    )
+    assert beside.filter(model="shuffled")["calibration_slope"].null_count() == 0
     random = records.read(plan.output / "controls" / "random_encoder")["stages"]
     assert random["embed_export"]["config"]["encoder"]["random_weights"] is True
 
@@ -257,6 +264,7 @@ def test_relevance_down_to_pixels(done: tuple[Plan, dict[str, Any]], tmp_path: P
     table = pl.read_parquet(copy.output / "pixel_maps" / "RED1" / "index.parquet")
     maps = np.load(copy.output / "pixel_maps" / "RED1" / table["file"][0])["maps"]  # noqa: TID251  # a test's own file
     assert maps.shape == (len(table), 32, 32)
+    assert set(table["method"]) == {"lrp"}
     assert table["gap"].max() < 1e-4  # type: ignore[operator]
     refs = pl.read_parquet(copy.output / "refs" / "RED1.parquet").filter(kind="relmax", target="sum", sign="+")
     both = table.join(refs.select("code", "rank", "relevance"), on=["code", "rank"])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from elute.base import run
 from elute.base.errors import ConfigError, DataError
 from elute.models.vision.small import SmallViT, SmallViTConfig, load, write_folder
+from elute.tissue import pretraining
 from elute.tissue.painting import paint
 from elute.tissue.painting_settings import PaintConfig
 from elute.tissue.pretrain_settings import PretrainConfig
@@ -47,6 +51,52 @@ def test_what_is_there_is_used_until_it_is_another(pictures: np.ndarray, tmp_pat
     assert not pretrain(pictures, tmp_path, quick, inputs={"tiles": "y"}).summary["reused"]
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert not pretrain(pictures, tmp_path, quick, inputs={"tiles": "y"}).summary["reused"]
+
+
+@pytest.mark.parametrize("where", ["restained", "write_folder", "record"])
+def test_a_kill_costs_the_stage_anew_and_nothing_else(
+    pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    quick = TINY.model_copy(update={"steps": 2})
+    module: Any = run if where == "record" else pretraining
+    whole = getattr(module, where)
+
+    def killed(*given: Any, **named: Any) -> None:
+        if where != "record":
+            whole(*given, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, where, killed)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(pictures, tmp_path / "killed", quick, inputs={"tiles": "x"})
+    monkeypatch.setattr(module, where, whole)
+    assert not pretrain(pictures, tmp_path / "killed", quick, inputs={"tiles": "x"}).summary["reused"]
+    pretrain(pictures, tmp_path / "alone", quick, inputs={"tiles": "x"})
+    for name in ("model.safetensors", "config.json", "run.json", "config.yaml"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_the_step_is_that_of_adam_with_weight_decay() -> None:
+    rng = np.random.default_rng(0)
+    shapes, wanted = [(3, 4), (5,), (1, 2, 2)], rng.standard_normal(21)
+    start = rng.standard_normal(21)
+    mine = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    with torch.no_grad():
+        for p, part in zip(mine, np.split(start, [12, 17]), strict=True):
+            p.copy_(torch.from_numpy(part).view_as(p))
+    adam = pretraining._Adam(mine)
+    w, first, second = start.copy(), np.zeros(21), np.zeros(21)
+    for step in range(1, 7):
+        rate = 0.1 / step
+        ((torch.cat([p.flatten() for p in mine]) - torch.from_numpy(wanted)) ** 4).sum().backward()
+        adam.step(rate)
+        slope = 4 * (w - wanted) ** 3
+        slope *= min(1, 1 / np.linalg.norm(slope))
+        first = 0.9 * first + 0.1 * slope
+        second = 0.98 * second + 0.02 * slope**2
+        w = (1 - 0.02 * rate) * w
+        w -= rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.98**step)) + 1e-8)
+        assert torch.cat([p.detach().flatten() for p in mine]).numpy() == pytest.approx(w, abs=1e-4)
 
 
 def test_nothing_hidden_is_read(pictures: np.ndarray) -> None:

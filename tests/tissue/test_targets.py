@@ -145,17 +145,54 @@ def test_numbers_that_are_no_targets(tmp_path: Path, change: float, loss: str, m
         assert prepared(tmp_path, tmp_path / "t.parquet", transform="none").scale == "values"
 
 
-def test_a_missing_count_and_an_empty_sample(tmp_path: Path) -> None:
+def test_a_missing_count(tmp_path: Path) -> None:
     frame = pl.read_parquet(write(tmp_path / "t.parquet", values()))
     frame.with_columns(pl.when(pl.col("sample_id") == "s2").then(None).otherwise("LOUD").alias("LOUD")).write_parquet(
         tmp_path / "n.parquet"
     )
     with pytest.raises(DataError, match=r"targets hold nan in sample 's2', gene 'LOUD'"):
         prepared(tmp_path, tmp_path / "n.parquet")
+
+
+@pytest.mark.parametrize("how", ["no counts", "library of 0", "no library"])
+def test_samples_in_which_nothing_was_counted_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    """As if they had not been there: of the training samples one, of the others one."""
+    x, names = values(), SAMPLES["sample_id"].to_list()
+    sizes: list[float | None] = x.sum(1).tolist()
+    for i in (5, 9):
+        sizes[i] = 0 if how == "library of 0" else None if how == "no library" else sizes[i]
+        x[i] = 0 if how == "no counts" else x[i]
+    library = "total" if how == "no counts" else "library_size"
+    path = write(tmp_path / "t.parquet", x, library_size=sizes)
+    found = prepared(tmp_path, path, library=library)
+    assert found.samples["sample_id"].to_list() == [name for name in names if name not in ("s5", "s9")]
+    missing = pl.read_parquet(tmp_path / "run" / "targets" / "missing.parquet")
+    assert missing.rows() == [("s5", "counts"), ("s9", "counts")]
+    assert found.summary["without_counts"] == 2
+    assert "nothing was counted in 2 samples ('s5', 's9'), left out" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    kept = [i for i in range(12) if i not in (5, 9)]
+    less = write(
+        tmp_path / "less.parquet", x[kept], [names[i] for i in kept], library_size=[float(sizes[i] or 0) for i in kept]
+    )
+    without = prepared(tmp_path / "other", less, library=library)
+    np.testing.assert_array_equal(without.values, found.values)
+    np.testing.assert_array_equal(without.library, found.library)
+    assert without.genes.equals(found.genes)
+
+
+def test_a_file_in_which_nothing_was_counted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"in no sample that has tiles was anything counted.*--layer"):
+        prepared(tmp_path, write(tmp_path / "t.parquet", values() * 0))
+    sizes = [100.0] * 11 + [-1.0]
+    with pytest.raises(DataError, match=r"1 library sizes that are no numbers of 0 or more\. .*sample 's11'"):
+        prepared(tmp_path, write(tmp_path / "n.parquet", values(), library_size=sizes), library="library_size")
     x = values()
-    x[5] = 0
-    with pytest.raises(DataError, match=r"1 samples have no counts at all, the first is 's5'"):
-        prepared(tmp_path, write(tmp_path / "e.parquet", x))
+    x[1:6] = 0
+    with pytest.raises(DataError, match=r"1 samples with targets are of training patients"):
+        prepared(tmp_path, write(tmp_path / "f.parquet", x))
 
 
 def test_variable_genes_are_those_of_training_samples(tmp_path: Path) -> None:

@@ -108,6 +108,29 @@ def _perturb(given: dict[str, Any], tell: Tell) -> dict[str, Any]:
     return _shown(perturbing.show, made)
 
 
+def _relevance(given: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """Explain a gene as `elute tissue crp-relmax` does, with the settings of the run."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from elute.base import console
+    from elute.base.recipe import build
+    from elute.tissue.pipeline import run_stage
+    from elute.tissue.reopening import recorded_plan
+    from elute.tissue.settings import CrpConfig
+    from elute.tissue.telling import lines
+
+    plan = recorded_plan(Path(given["results"]))
+    # The encoder is not opened: a record may name any function of any module as one.
+    asked = {**plan.crp.model_dump(), "gene": (given["gene"],), "codes": given["codes"], "through_encoder": False}
+    plan = replace(plan, crp=build(CrpConfig, asked, where="codes"))
+    tell(0, 1, "opening the run")
+    with console.heard(lambda title, done, total: tell(done, total or 0, title)):
+        made = run_stage(plan, "crp_relmax")
+    told = lines("crp_relmax", {"path": str(made.path), **made.summary})
+    return {"text": "\n".join(told), "codes": made.summary["explained"][given["gene"]]["codes"]}
+
+
 def _shown(show: Callable[[dict[str, Any]], str], made: Artifact) -> dict[str, Any]:
     """What the command line prints, and where the table lies."""
     return {"text": show({"kind": made.kind, "path": str(made.path), **made.summary}), "path": str(made.path)}
@@ -118,6 +141,7 @@ WORK: dict[str, Callable[[dict[str, Any], Tell], dict[str, Any]]] = {
     "compare": _compare,
     "steer": _steer,
     "perturb": _perturb,
+    "relevance": _relevance,
 }
 
 if __name__ == "__main__":

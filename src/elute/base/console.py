@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _level = 0
 _WIPE = "\r\x1b[K"  # back to the beginning of the terminal's line, and empty it
 _hushed = 0  # messages of a part of the work that is told in one line are details
 _moving = False  # a line of progress stands open on the terminal
+_heard: list[Callable[[str, int, int | None], None]] = []  # who hears of every bar, besides the terminal
 
 
 def set_level(level: int) -> None:
@@ -66,6 +67,8 @@ class Progress:
     def advance(self, amount: int = 1) -> None:
         """Count some more units as finished."""
         self.done += amount
+        for hear in _heard:
+            hear(self.title, self.done, self.total)
         now = time.monotonic()
         if now - self._told >= self._every:
             self._told = now
@@ -102,6 +105,16 @@ def progress(title: str, total: int | None = None, *, unit: str = "rows", done: 
         yield bar
     finally:
         bar.close()
+
+
+@contextmanager
+def heard(hear: Callable[[str, int, int | None], None]) -> Iterator[None]:
+    """Tell someone else, too, how far every bar is that moves meanwhile: its title, what is done, and of how much."""
+    _heard.append(hear)
+    try:
+        yield
+    finally:
+        _heard.remove(hear)
 
 
 def duration(seconds: float) -> str:

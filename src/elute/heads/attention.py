@@ -8,7 +8,10 @@
 3. Gates are learnt by Adam, together with a linear head that is thrown away afterwards: the final head is fitted to
    the pooled codes by the solvers of regression.py, with the penalty chosen as for any other pooling. Counts are learnt
    with Poisson's loss also where the head is negative binomial; more than 32 genes of log counts by 32 components.
-4. It ends when training patients that were set aside gain no more, and the best gates so far are kept. Nothing outside
+4. Where all attention is on one kind of token, a code that all these have is the same in every sample, but for a
+   held-out one that attention got wrong: standardised, that would be thousands of standard deviations. Codes whose
+   spread over the training samples is below a twentieth of their size are left out of the pooled codes.
+5. It ends when training patients that were set aside gain no more, and the best gates so far are kept. Nothing outside
    the rows that are named is looked at.
 
 M. Ilse, J. Tomczak, M. Welling, "Attention-based deep multiple instance learning", ICML 2018.
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 _COMPONENTS = 32
 _AT_ONCE = 1 << 16  # tokens
+_VARIES = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +88,7 @@ class AttentionPool(nn.Module):
     """The gates of all heads: how much of a sample's attention each of its tokens gets."""
 
     scale: Tensor
+    varies: Tensor
 
     def __init__(self, n_features: int, heads: int = 4, width: int = 32, *, seed: int = 0) -> None:
         """Begin with gates that are nearly even."""
@@ -100,6 +105,7 @@ class AttentionPool(nn.Module):
         self.d = nn.Parameter(torch.zeros(heads * width))
         self.u = normal(heads, width, scale=1 / math.sqrt(width))
         self.register_buffer("scale", torch.ones(n_features))
+        self.register_buffer("varies", torch.ones(n_features, dtype=torch.bool))
 
     def forward(self, codes: Codes, sample: Tensor, n: int) -> Tensor:
         """Return the weights [tokens, heads]: they sum to 1 over the tokens of each of n samples."""
@@ -134,7 +140,7 @@ def pool_by_attention(pool: AttentionPool, tokens: TokenCodes) -> sparse.csr_arr
     weight = attention_weights(pool, tokens).mean(axis=1, dtype=np.float64)
     at = (tokens.sample, np.arange(len(weight)))
     mixing = sparse.csr_array((weight, at), shape=(tokens.n_samples, len(weight)))
-    return sparse.csr_array(mixing @ tokens.by_sample())
+    return sparse.csr_array((mixing @ tokens.by_sample()) * pool.varies.numpy().astype(np.float64))
 
 
 def attention_pooling(
@@ -175,6 +181,10 @@ def fit_attention(
     _, of = group_codes(groups, "fit_attention(groups)", n_rows=tokens.n_samples)
     learning = _Learning(pool, tokens, _Goal.of(targets, off, at, config=config), settings=settings)
     learning.run(at, aside=_aside(of[at], seed=config.seed), seed=config.seed)
+    pooled = pool_by_attention(pool, tokens)[at]
+    square = np.asarray(pooled.power(2).mean(axis=0)).ravel()
+    spread = square - np.square(np.asarray(pooled.mean(axis=0)).ravel())
+    pool.varies = torch.from_numpy(spread > _VARIES**2 * square)
     return pool.eval().requires_grad_(requires_grad=False)
 
 
@@ -250,7 +260,7 @@ class _Learning:
 
     def run(self, rows: Ints, *, aside: np.ndarray[Any, np.dtype[np.bool_]], seed: int) -> None:
         """Learn until what was set aside gains no more; keep the gates that did best there."""
-        gates = [p for name, p in self.pool.named_parameters() if name != "scale"]
+        gates = list(self.pool.parameters())
         adam = torch.optim.AdamW(
             [
                 {"params": gates, "weight_decay": self.settings.weight_decay},
@@ -269,7 +279,7 @@ class _Learning:
                 self.goal.loss(self.out(part), torch.from_numpy(part)).backward()  # type: ignore[no-untyped-call]
                 adam.step()
             now = self._judge(held if len(held) else train)
-            if now < best - 1e-4 * abs(best):
+            if math.isinf(best) or now < best - 1e-4 * abs(best):
                 best, kept, worse = now, self._state(), 0
             else:
                 worse += 1

@@ -48,18 +48,20 @@ class Elastic:
 
         The penalty is that of absolute values and that of squares, [g] each.
         """
-        w, b = np.ascontiguousarray(start[0]), start[1].copy()
+        w, level = np.ascontiguousarray(start[0]), start[1]
         w = w.copy() if w is start[0] else w
         left, sizes = np.zeros(len(genes)), self.sizes[genes]
         l1, l2 = np.ascontiguousarray(penalty[0]), np.ascontiguousarray(penalty[1])
         if self.loss == "mse" and self.x.width <= MOST_BY_GRAM:
             gram, right = self._gram
             descent.by_gram((gram, right[genes]), (l1, l2, tolerance), (w, left, sizes))
-            return w, b, left
+            return w, level.copy(), left
         alpha = np.zeros(len(genes)) if dispersion is None else np.ascontiguousarray(dispersion)
-        b -= w @ (self.x.mean / self.x.scale)  # sparse columns are not centred there
+        middle = self.x.mean / self.x.scale  # sparse columns are not centred there
+        b = (0 if self.loss == "mse" else level) - w @ middle
         columns = self.x.columns
         parts = (columns.indptr, columns.indices, columns.data)
         data = (_KINDS[self.loss], self.y[genes], self.offset, alpha)
         newton_descent.by_columns((parts, data), (l1, l2, tolerance), (w, b, left, sizes))
-        return w, b + w @ (self.x.mean / self.x.scale), left
+        b += w @ middle
+        return w, b + level if self.loss == "mse" else b, left

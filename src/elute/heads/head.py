@@ -16,7 +16,7 @@ from elute.heads.links import mean_of
 from elute.heads.settings import Loss, Model
 
 State = Literal["fitted", "constant", "separated", "unsettled"]
-FINE = 1e-7  # what is left of the slopes: of a head that is kept,
+FINE = 1e-8  # what is left of the slopes: of a head that is kept,
 FOLD = 1e-6  # of those of cross-validation,
 COARSE = 1e-3  # and of one that only says how good a penalty is
 

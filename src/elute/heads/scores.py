@@ -12,10 +12,11 @@
 Measured and predicted are on the scale that is shown: log(1 + counts per million). A score that is not defined (no
 spread in what was measured or predicted) is null.
 
-The interval of r2 is by groups, that is patients, whose samples are alike: with d_g = Σ_g (reference's squares −
-prediction's) and s_g = Σ_g reference's squares, r2 = Σ d / Σ s and its standard error is that of Σ (d_g − r2 s_g), on
-groups − 1 degrees of freedom. Resampling few patients gives intervals that are too narrow; see docs/log.md. With fewer
-than 3 groups samples take their place, and `interval` says so.
+The interval of r2 is by groups, that is patients, whose samples are alike: each group is left out in turn (of the sums,
+nothing is fitted again), the spread of what is left gives the jackknife's standard error, and t has folds − 1 degrees
+of freedom (groups − 1 if these are fewer), because groups of one fold share a model. In simulations with 4 to 30
+patients such an interval of 95% holds the procedure's true R² 89 to 97% of the time, one by resampling patients 65 to
+88%. With fewer than 3 groups samples take their place, and `interval` says so.
 """
 
 from __future__ import annotations
@@ -102,16 +103,18 @@ def r2_interval(found: Predictions, groups: Ints, *, level: float) -> tuple[Floa
     units, by = (groups, "groups") if groups.max() >= 2 else (np.arange(len(groups)), "samples")
     n = int(units.max()) + 1
     spare = np.square(found.measured - found.reference)
-    gain = spare - np.square(found.measured - found.predicted)
-    d, s = _sums(gain, units, n), _sums(spare, units, n)
+    s = _sums(spare, units, n)
+    left = _sums(np.square(found.measured - found.predicted), units, n)
     total = s.sum(axis=0)
     known = total > 0
-    safe = np.where(known, total, 1)
-    r2 = np.where(known, d.sum(axis=0) / safe, np.nan)
+    r2 = np.where(known, 1 - left.sum(axis=0) / np.where(known, total, 1), np.nan)
     if n < 2:
         return r2, np.full_like(r2, np.nan), np.full_like(r2, np.nan), by
-    error = np.sqrt(n / (n - 1) * np.square(d - r2 * s).sum(axis=0)) / safe
-    half = float(special.stdtrit(n - 1, 0.5 + level / 2)) * error
+    others = np.where(total - s > 0, total - s, 1)
+    without = 1 - (left.sum(axis=0) - left) / others
+    error = np.sqrt((n - 1) / n * np.square(without - without.mean(axis=0)).sum(axis=0))
+    free = min(n, len(np.unique(found.folds))) - 1 if by == "groups" else n - 1
+    half = float(special.stdtrit(free, 0.5 + level / 2)) * error
     return r2, r2 - half, r2 + half, by
 
 

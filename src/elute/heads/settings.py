@@ -52,9 +52,9 @@ class AttentionConfig(Section):
 
     width: int = Field(32, ge=1)
     """Hidden units of each head's gate."""
-    epochs: int = Field(40, ge=1)
+    epochs: int = Field(100, ge=1)
     """Most passes over the training samples; it ends sooner when held-out training patients gain no more."""
-    patience: int = Field(6, ge=1)
+    patience: int = Field(10, ge=1)
     """Passes without a gain after which it ends."""
     batch_size: int = Field(64, ge=1)
     """Samples of a step."""

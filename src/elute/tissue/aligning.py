@@ -31,7 +31,7 @@ class Aligned:
 
     samples: pl.DataFrame
     places: np.ndarray[Any, Any]  # of each in the file of targets
-    missing: pl.DataFrame  # sample_id, side: which of the two lacks it
+    missing: pl.DataFrame  # sample_id, side: which of the two lacks it; `counts` where there is a row of nothing
 
 
 def align(samples: pl.DataFrame, names: pl.Series, *, where: str) -> Aligned:
@@ -49,6 +49,24 @@ def align(samples: pl.DataFrame, names: pl.Series, *, where: str) -> Aligned:
     if len(missing):
         console.warn(f"{where}: {told(len(both), len(lacking), len(unseen))}")
     return Aligned(both.drop("place"), both["place"].to_numpy().astype("int64"), missing)
+
+
+def leave_out(both: Aligned, empty: np.ndarray[Any, Any], *, where: str) -> Aligned:
+    """Return what is left without the samples in which nothing was counted, which are listed with what is missing."""
+    import polars as pl
+
+    if not empty.any():
+        return both
+    mask = pl.Series(empty)
+    lost = both.samples.filter(mask).select("sample_id")
+    if len(lost) == len(both.samples):
+        remedy = "Name the matrix of counts (--layer), or the column of library sizes (--library)."
+        raise DataError("in no sample that has tiles was anything counted", where=where, remedy=remedy)
+    shown = ", ".join(repr(name) for name in lost["sample_id"].head(3)) + (", …" if len(lost) > 3 else "")
+    console.warn(f"{where}: nothing was counted in {console.count(len(lost), 'sample')} ({shown}), left out "
+                 "(targets/missing.parquet names them)")  # fmt: skip
+    missing = pl.concat([both.missing, lost.with_columns(side=pl.lit("counts"))])
+    return Aligned(both.samples.filter(~mask), both.places[~empty], missing)
 
 
 def told(both: int, without_targets: int, without_tiles: int) -> str:

@@ -1,4 +1,4 @@
-"""What stands beside each score, on the same folds and samples.
+"""What stands beside each score, on the same samples, folds and splits.
 
     mean                what is predicted without codes
     dense_pca_ridge     the mean embedding of a sample, its principal components, ridge
@@ -49,20 +49,35 @@ def hold_beside(
     plan: Plan, setting: Setting, own: Nested, *, x: Any, dense: Callable[[], Array], tiles: Tiles | None
 ) -> Beside:
     """Run the controls that are asked for."""
-    from elute.heads.baselines import mean_predictor, pca, shuffled
+    from elute.heads.baselines import mean_predictor, shuffled
 
     names = ("mean", "dense_pca_ridge", "shuffled", "neighbours", "random_encoder")
     if plan.controls.controls == "none":
         return Beside({}, dict.fromkeys(names, "controls: none"))
     beside = Beside({"mean": (mean_predictor(own.predictions), setting.samples)}, {})
-    plain = setting.config.model_copy(update={"model": "ridge", "penalties": None})
-    made = setting.fit(None, prepare=pca(dense(), plan.controls.components), title="dense embeddings", config=plain)
-    beside.found["dense_pca_ridge"] = made.predictions, setting.samples
+    _dense(plan, setting, beside, dense)
     order = shuffled(setting.groups, within=False, seed=setting.config.seed)
     beside.found["shuffled"] = setting.fit(x[order], title="shuffled patients").predictions, setting.samples
     _neighbours(plan, setting, own, beside)
     _random(plan, setting, beside, tiles)
     return beside
+
+
+def _dense(plan: Plan, setting: Setting, beside: Beside, dense: Callable[[], Array]) -> None:
+    """Ridge on components of the embeddings, its penalty chosen anew.
+
+    Where a fold has one patient to learn from none can be chosen: ridge takes the one that the head was given.
+    """
+    from elute.heads.baselines import pca
+
+    config, folds, groups = setting.config, setting.folds, setting.samples["group"].to_numpy()
+    if min(len(set(groups[folds != fold])) for fold in set(folds.tolist())) > 1:
+        config = config.model_copy(update={"model": "ridge", "penalties": None})
+    elif config.model != "ridge":
+        beside.not_run["dense_pca_ridge"] = "a fold has one patient to learn from, so that no penalty can be chosen"
+        return
+    made = setting.fit(None, prepare=pca(dense(), plan.controls.components), title="dense embeddings", config=config)
+    beside.found["dense_pca_ridge"] = made.predictions, setting.samples
 
 
 def _neighbours(plan: Plan, setting: Setting, own: Nested, beside: Beside) -> None:
@@ -130,7 +145,11 @@ def random_plan(plan: Plan) -> Plan:
 
 
 def random_features(plan: Plan, setting: Setting, tiles: Tiles | None) -> Features:
-    """Return what an encoder with random weights gives for the samples, by the same stages."""
+    """Return what an encoder with random weights gives for the samples, by the same stages.
+
+    Patients lie in the splits in which the run has them: drawn anew over a part of the tiles, the dictionary of the
+    control would learn from others.
+    """
     import numpy as np
 
     from elute.tissue.exporting import embed_export
@@ -143,12 +162,14 @@ def random_features(plan: Plan, setting: Setting, tiles: Tiles | None) -> Featur
     mine = random_plan(plan)
     console.say("control: an encoder with random weights, in controls/random_encoder/")
     part = every if len(wanted) == len(every) else every.subset(wanted.tolist())
+    splits = dict(setting.samples.select("group", "split").unique().iter_rows())
+    given: dict[str, Any] = {"encoder": mine.encoder, "split": mine.split, "splits": splits}
     with console.hushed():
         try:
-            embed_export(part, mine.output, encoder=mine.encoder, embedding=mine.embedding, split=mine.split)
+            embed_export(part, mine.output, embedding=mine.embedding, **given)
         except GuardError:  # of other tiles or an older encoder: a control is not kept from being made anew
             again = mine.embedding.model_copy(update={"recapture": True})
-            embed_export(part, mine.output, encoder=mine.encoder, embedding=again, split=mine.split)
+            embed_export(part, mine.output, embedding=again, **given)
         train_sae(mine)
     store = opened(mine)
     dictionary, known = trained(mine, store)

@@ -2,7 +2,7 @@
 
 pixel_maps/<gene>/<code>.npz            maps [n, rows, columns], as the encoder saw the tiles
 pixel_maps/<gene>/<code>_<rank>.png     the same, painted
-pixel_maps/<gene>/index.parquet         gene, code, rank, sample_id, tile_id, file, at, output, gap
+pixel_maps/<gene>/index.parquet         gene, code, rank, sample_id, tile_id, file, at, output, gap, method
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _draw(plan: Plan, seen: Seen, gene: str, *, wanted: list[Wanted], gradients:
             picture = folder / f"{code}_{wanted[place].rank}.png"
             files.write_atomically(picture, partial(_paint, stack[at]))
             written.append(picture)
-            told = {"output": float(found.output[place]), "gap": float(found.gap[place])}
+            told = {"output": float(found.output[place]), "gap": float(found.gap[place]), "method": found.method}
             rows.append({"gene": gene, **wanted[place]._asdict(), "file": archive.name, "at": at, **told})
     index = folder / "index.parquet"
     table = pl.DataFrame(rows)

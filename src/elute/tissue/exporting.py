@@ -28,14 +28,17 @@ from elute.store.rows import StoredRows
 from elute.tissue.embed_rows import SITE, Divided, EmbeddingRows, PooledRows
 from elute.tissue.embed_scaling import scale_embeddings
 from elute.tissue.embed_splits import drawn_split
+from elute.tissue.tile_table import names_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import polars as pl
 
+    from elute.base.recipe import Section
     from elute.store.splitting import SplitConfig
     from elute.tissue.embed_settings import EmbeddingConfig, EncoderConfig
+    from elute.tissue.tile_settings import TilesConfig
     from elute.tissue.tiles import Tiles
 
 EMBEDDINGS, POOLED, TILES, ENCODER = "embeddings", "embeddings_pooled", "tiles.parquet", "encoder.json"
@@ -50,21 +53,28 @@ def embed_export(
     embedding: EmbeddingConfig,
     split: SplitConfig,
     model: Vit | None = None,
+    splits: Mapping[str, str] | None = None,
+    described: TilesConfig | None = None,
 ) -> Artifact:
-    """Write the embeddings of tiles into a run's folder; what was written by an interrupted run is kept."""
+    """Write the embeddings of tiles into a run's folder; what was written by an interrupted run is kept.
+
+    `splits` gives the split of each group where another run has drawn it: then none is drawn here. `described` are the
+    settings that the tiles were opened by, for the record.
+    """
     folder = Path(folder)
     if not embedding.output_embeddings:
         console.say("embeddings: none are written, as output_embeddings says")
         return Artifact("store", folder / EMBEDDINGS, {"output_embeddings": False})
     views = _views(embedding)
-    splits = drawn_split(tiles.table, split, where=tiles.where)
+    splits = drawn_split(tiles.table, split, where=tiles.where, given=splits)
+    data = Divided(tiles, splits)
     files.make_folder(folder)
     model = model or open_encoder(encoder)
     kind = "patches" if embedding.per_token else embedding.pooling
     rows = EmbeddingRows(model, embedding.layer_name, kind=kind, views=views, batch_size=encoder.batch_size)
     source = {
         **tiles.source,
-        "tiles": _digest(tiles.table),
+        "tiles": names_digest(tiles.table),
         "views": files.digest_json(asdict(views)),
         "split": files.digest_json(splits),
     }
@@ -72,12 +82,7 @@ def embed_export(
     console.say(f"encoder: {_told(rows)}")
     total = len(tiles) * len(views.epochs)
     stored = capture_to_store(
-        rows,
-        Divided(tiles, splits),
-        folder / EMBEDDINGS,
-        config=capture,
-        source=source,
-        total_rows=total * rows.rows_of_a_tile,
+        rows, data, folder / EMBEDDINGS, config=capture, source=source, total_rows=total * rows.rows_of_a_tile
     )
     fingerprint = rows.fingerprint()
     summary: dict[str, Any] = {
@@ -92,12 +97,12 @@ def embed_export(
         )[:16],
     }
     if embedding.per_token and embedding.pooled:
-        data = Divided(tiles, splits)
         summary["pooled_rows"] = pool_patches(rows, folder, embedding=embedding, source=source, data=data)
     table = tiles.table
     files.write_atomically(folder / TILES, lambda handle: table.write_parquet(handle, compression="zstd"))
     files.write_json(folder / ENCODER, encoder_record(rows))
-    sections = {"encoder": encoder, "embedding": embedding, "split": split}
+    sections: dict[str, Section] = {"encoder": encoder, "embedding": embedding, "split": split}
+    sections |= {} if described is None else {"tiles": described}
     run.record(folder, STAGE, sections, inputs=source, summary=summary, model=fingerprint)
     return Artifact("store", folder / EMBEDDINGS, {**summary, "reused": stored.summary["reused"]})
 
@@ -171,10 +176,6 @@ def _counted(table: pl.DataFrame, splits: Mapping[str, str], split: SplitConfig)
         }
         for name in split.fractions
     }
-
-
-def _digest(table: pl.DataFrame) -> str:
-    return files.digest_json(table.select("sample_id", "tile_id", "group").rows())
 
 
 def _told(rows: EmbeddingRows) -> str:

@@ -23,7 +23,7 @@ from elute.tissue.choosing_genes import by_score
 from elute.tissue.controls import hold_beside
 from elute.tissue.fit_setting import Setting, sections_of
 from elute.tissue.learning import opened, trained
-from elute.tissue.preparing import Targets, on_scale, prepare_targets
+from elute.tissue.preparing import SIDES, Targets, on_scale, prepare_targets
 from elute.tissue.sampling_rows import sample_means
 from elute.tissue.splitting import folds_of, samples_of, split_digest
 
@@ -103,11 +103,16 @@ def _fit(
 
 
 def _scored(found: Predictions, samples: pl.DataFrame, genes: list[str], *, model: str, rows: Array) -> pl.DataFrame:
+    import polars as pl
+
     from elute.heads.scores import scores
 
     part = found if len(rows) == len(samples) else only(found, rows)
     chosen = samples if len(rows) == len(samples) else samples[rows.tolist()]
-    return scores(part, genes, groups=chosen["group"].to_list(), sections=sections_of(chosen), model=model)
+    table = scores(part, genes, groups=chosen["group"].to_list(), sections=sections_of(chosen), model=model)
+    # One value a fold: a line through the folds' means alone would say nothing of samples.
+    alike = [pl.lit(None, pl.Float64).alias(name) for name in ("calibration_slope", "calibration_intercept")]
+    return table.with_columns(alike) if model == "mean" else table
 
 
 def only(found: Predictions, rows: Array) -> Predictions:
@@ -150,8 +155,7 @@ def _summary(
         "folds": setting.config.folds,
         "scale": targets.scale,
         "scores": {str(table["model"][0]): field_mean(table) for table in tables},
-        "without_targets": targets.summary["without_targets"],
-        "without_tiles": targets.summary["without_tiles"],
+        **{key: targets.summary[key] for key in (f"without_{side}" for side in SIDES) if key in targets.summary},
         "notes": [*notes, *odd],
     }
 

@@ -2,7 +2,8 @@
 
 Every number is looked at: NaN, infinity and (where counts are needed) negative or broken numbers are refused with the
 sample and the gene where the first one stands. Means and variances are over the training samples alone, so that genes
-are chosen by them alone.
+are chosen by them alone. A sample in which nothing was counted (library size 0, or none given) says nothing of any
+gene: it is left out, and `empty` marks it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Survey:
 
     counts: bool  # whole numbers from 0 on
     library: Floats  # of each sample
+    empty: np.ndarray[Any, np.dtype[np.bool_]]  # samples in which nothing was counted, which enter no mean
     mean: Floats  # of each gene, on the scale on which it varies
     variance: Floats
     detected: Floats  # share of the samples in which it is above 0
@@ -41,7 +43,7 @@ def survey(file: TargetFile, places: Any, *, training: Any, library: str, loss: 
     order = np.argsort(places, kind="stable")
     width, n = len(file.genes), len(places)
     # Without a library, "per million" of a million leaves counts as they are.
-    sizes = None if library == "total" else np.full(n, PER) if library == "none" else _column(file, library)[places]
+    sizes = None if library == "total" else np.full(n, PER) if library == "none" else _column(file, library, places)
     sums, squares, seen = np.zeros((2, width)), np.zeros((2, width)), np.zeros(width)
     totals, whole = np.zeros(n), True
     for start, piece in file.pieces(places[order]):
@@ -51,48 +53,39 @@ def survey(file: TargetFile, places: Any, *, training: Any, library: str, loss: 
         row = np.repeat(np.arange(len(mine)), np.diff(piece.indptr))
         totals[mine] = np.bincount(row, weights=data, minlength=len(mine))
         of = np.asarray(totals[mine] if sizes is None else sizes[mine])
-        kept = training[mine][row]
+        # Numbers whose sum is no library (scaled values) are told by their values; of a size that is 0 nothing is.
+        kept = training[mine][row] & ((sizes is None) | (of[row] > 0))
         column, x = piece.indices[kept], data[kept]
         scaled = np.log1p(np.maximum(x, 0) * PER / np.maximum(of[row[kept]], 1e-12))
         for i, values in enumerate((x, scaled)):
             sums[i] += np.bincount(column, weights=values, minlength=width)
             squares[i] += np.bincount(column, weights=values**2, minlength=width)
         seen += np.bincount(column[x > 0], minlength=width)
-    m = max(1, int(training.sum()))
+    # Values that are no counts have no total.
+    held = np.asarray(sizes) if sizes is not None else totals if whole else np.full(n, PER)
+    empty = held <= 0
+    m = max(1, int((training & ~empty).sum()))
     which = 1 if whole else 0
     mean = sums[which] / m
     variance = np.maximum(squares[which] / m - mean**2, 0)
-    held = totals if sizes is None else np.asarray(sizes)
-    if whole:
-        _filled(file, held, places)
-    elif sizes is None:
-        held = np.full(n, PER)  # values that are no counts have no total
-    return Survey(whole, held, mean, variance, seen / m)
+    return Survey(whole, held, empty, mean, variance, seen / m)
 
 
-def _column(file: TargetFile, name: str) -> Any:
-    """Read the library sizes of all samples of a file."""
+def _column(file: TargetFile, name: str, places: Any) -> Any:
+    """Read the library sizes of the aligned samples; where none is given nothing was counted."""
     import numpy as np
     import polars as pl
 
     column = file.column(name)
     if not column.dtype.is_numeric():
         raise DataError(f"column {name!r} holds {column.dtype}, not library sizes", where=file.where)
-    sizes = column.cast(pl.Float64).to_numpy()
-    bad = ~(np.isfinite(sizes) & (sizes > 0))
+    sizes = column.cast(pl.Float64).fill_nan(0).fill_null(0).to_numpy()[places]
+    bad = ~np.isfinite(sizes) | (sizes < 0)
     if bad.any():
-        what = f"column {name!r} has {int(bad.sum()):,} library sizes that are not above 0"
-        raise DataError(
-            what, where=file.where, remedy=f"The first is that of sample {file.names[int(bad.argmax())]!r}."
-        )
+        what = f"column {name!r} has {int(bad.sum()):,} library sizes that are no numbers of 0 or more"
+        first = file.names[int(places[int(bad.argmax())])]
+        raise DataError(what, where=file.where, remedy=f"The first is that of sample {first!r}.")
     return sizes
-
-
-def _filled(file: TargetFile, library: Any, places: Any) -> None:
-    if (library <= 0).any():
-        first = file.names[int(places[int((library <= 0).argmax())])]
-        what = f"{int((library <= 0).sum()):,} samples have no counts at all, the first is {first!r}"
-        raise DataError(what, where=file.where, remedy="Leave them out of the targets: nothing was measured there.")
 
 
 def _look(file: TargetFile, piece: Any, places: Any, *, whole: bool, strict: bool, accept: bool) -> bool:

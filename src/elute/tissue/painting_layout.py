@@ -50,7 +50,7 @@ def lay_out(side: int, composition: NDArray[np.float64], rng: np.random.Generato
     depth = np.where(region == EPITHELIUM, np.maximum(depth, 0), 0).astype(np.float32)
     vacuoles, _ = _cells(side, _VACUOLE, region == ADIPOSE, rng)
     wall = np.where(region == ADIPOSE, ndimage.gaussian_filter(_inside(vacuoles), 1.0), 0).astype(np.float32)
-    tall = rng.uniform(15, 24, centres).astype(np.float32)
+    tall = rng.uniform(18, 28, centres).astype(np.float32)
     height = tall[np.maximum(glands, 0)] + smooth_noise(side, 8.0, rng)
     structure = region.copy()
     structure[(region == EPITHELIUM) & (depth == 0)] = STROMA

@@ -36,11 +36,11 @@ class Stain:
 
 def draw_stain(spread: float, rng: np.random.Generator) -> Stain:
     """Draw a patient's stain; with spread 0 all are alike."""
-    dyes = np.array([HAEMATOXYLIN, EOSIN]) + spread * rng.normal(0, 0.09, (2, 3))
+    dyes = np.array([HAEMATOXYLIN, EOSIN]) + spread * rng.normal(0, 0.07, (2, 3))
     dyes = np.clip(dyes, 0.02, None)
     dyes /= np.linalg.norm(dyes, axis=1, keepdims=True)
-    amounts = np.array([1.0, 0.9]) * np.exp(spread * rng.normal(0, 0.22, 2))
-    light = np.clip(243 + spread * rng.normal(0, 4, 3), 225, 255)
+    amounts = np.array([1.0, 0.9]) * np.exp(spread * rng.normal(0, 0.17, 2))
+    light = np.clip(243 + spread * rng.normal(0, 3, 3), 225, 255)
     return Stain(dyes, amounts, light, blur=0.55 + 0.2 * spread * rng.random(), noise=2.5)
 
 

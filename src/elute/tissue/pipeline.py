@@ -65,8 +65,9 @@ def _embed(plan: Plan, tiles: Tiles | None) -> Artifact:
     from elute.tissue.exporting import embed_export
 
     return embed_export(
-        tiles or _opened(plan), plan.output, encoder=plan.encoder, embedding=plan.embedding, split=plan.split
-    )
+        tiles or _opened(plan), plan.output, encoder=plan.encoder, embedding=plan.embedding, split=plan.split,
+        described=plan.tiles,
+    )  # fmt: skip
 
 
 def _learn(plan: Plan, _tiles: Tiles | None) -> Artifact:

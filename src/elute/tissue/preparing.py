@@ -3,7 +3,7 @@
     targets/counts.safetensors    counts (or values) [samples, genes], library [samples]
     targets/samples.parquet       sample_id, group, section, x, y, split
     targets/genes.parquet         gene, reason, mean, variance, detected
-    targets/missing.parquet       sample_id, side: which of the two lacks it
+    targets/missing.parquet       sample_id, side: which of the two lacks it, or `counts`: nothing was counted there
 
 Genes are chosen by the samples of training patients alone.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from elute.base import console, files
 from elute.base.errors import DataError
 from elute.tissue import stages
-from elute.tissue.aligning import align
+from elute.tissue.aligning import align, leave_out
 from elute.tissue.choosing_genes import choose_genes
 from elute.tissue.gene_counts import numbers, scale_of, survey
 from elute.tissue.splitting import split_digest
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    from elute.tissue.aligning import Aligned
     from elute.tissue.plan import Plan
 
     Array = np.ndarray[Any, Any]
 
 _NAMES = ("counts.safetensors", "samples.parquet", "genes.parquet", "missing.parquet")
 _PLACE = ("section", "x", "y")
+SIDES = ("targets", "tiles", "counts")  # what a sample may lack
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,36 +74,40 @@ def prepare_targets(plan: Plan, samples: pl.DataFrame, *, rows: str, score: Any)
     if known is not None:
         return _read(plan.output / "targets", known)
     both = align(with_places(plan.output, samples), file.names, where=file.where)
-    training = (both.samples["split"] == "train").to_numpy()
+    found = survey(
+        file, both.places, training=_training(both), library=plan.targets.library, loss=plan.heads.loss,
+        accept=plan.targets.transform == "none",
+    )  # fmt: skip
+    both, library = leave_out(both, found.empty, where=file.where), found.library[~found.empty]
+    training = _training(both)
     if training.sum() < 2:
         what = f"{int(training.sum())} samples with targets are of training patients"
         raise DataError(what, where=file.where, remedy="Give targets of more samples, or another split.")
-    found = survey(
-        file, both.places, training=training, library=plan.targets.library, loss=plan.heads.loss,
-        accept=plan.targets.transform == "none",
-    )  # fmt: skip
     scale = scale_of(found, loss=plan.heads.loss, transform=plan.targets.transform, where=file.where)
     seen = both.samples.filter(training)
 
     def marks(columns: Array) -> Array:
         values = numbers(file, both.places[training], columns)
-        return np.asarray(score(seen, on_scale(values, found.library[training], scale)))
+        return np.asarray(score(seen, on_scale(values, library[training], scale)))
 
     columns, reasons = choose_genes(file, found, plan.targets, score=marks)
     values = numbers(file, both.places, columns)
     chosen = {"gene": [file.genes[i] for i in columns], "reason": reasons, "mean": found.mean[columns],
               "variance": found.variance[columns], "detected": found.detected[columns]}  # fmt: skip
-    sides = both.missing["side"]
+    sides = dict(both.missing["side"].value_counts().iter_rows())
     summary = {
         "samples": len(both.samples), "genes": len(columns), "scale": scale, "counts": found.counts,
-        "matrix": file.matrix_name, "without_targets": int((sides == "targets").sum()),
-        "without_tiles": int((sides == "tiles").sum()),
+        "matrix": file.matrix_name, **{f"without_{side}": sides.get(side, 0) for side in SIDES},
         "digest": files.digest_json({**inputs, **plan.targets.model_dump(mode="json")})[:16],
     }  # fmt: skip
-    written = _write(plan.output / "targets", both.samples, chosen, both.missing, (values, found.library))
+    written = _write(plan.output / "targets", both.samples, chosen, both.missing, (values, library))
     stages.record(plan.output, "align_targets", sections, inputs=inputs, summary=summary, written=written)
     console.say(f"{file.where}: {summary['samples']:,} samples, {summary['genes']:,} genes ({WORDS[scale]})")
     return _read(plan.output / "targets", summary)
+
+
+def _training(both: Aligned) -> Array:
+    return (both.samples["split"] == "train").to_numpy()
 
 
 WORDS = {"counts": "counts", "log1p": "log1p of counts per million", "values": "values as they are"}

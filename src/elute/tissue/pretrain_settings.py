@@ -20,7 +20,7 @@ class PretrainConfig(Section):
     """Attention heads of a block; they divide the width."""
     mask_share: float = Field(0.3, ge=0, le=0.9)
     """Share of the patches that is hidden."""
-    steps: int = Field(700, ge=1)
+    steps: int = Field(900, ge=1)
     """Updates."""
     batch_size: int = Field(16, ge=1)
     """Tiles of one update."""

@@ -62,7 +62,9 @@ def _scores(row: Any) -> str:
     if not isinstance(row, Mapping):
         return str(row)
     shown = {"r2": "R²", "pearson": "Pearson", "spearman": "Spearman"}
-    return ", ".join(f"{word} {row[key]:.3f}" for key, word in shown.items() if row.get(key) is not None)
+    told = [f"{word} {'–' if row.get(key) is None else format(row[key], '.3f')}" for key, word in shown.items()]
+    alike = any(row.get(key) is None for key in shown)
+    return ", ".join(told) + " (– is not defined: all samples of a fold are predicted alike)" * alike
 
 
 def _crp(answer: Answer) -> list[str]:

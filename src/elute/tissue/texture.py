@@ -55,11 +55,16 @@ def _of(dense: Tensor, patch: int) -> Tensor:
 
 
 def _smoothed(picture: Tensor, width: float) -> Tensor:
+    """Smooth by a Gaussian that is cut at three widths; beyond the edge lies the mirrored picture."""
+    side = picture.shape[-1]
     reach = int(3 * width + 0.5)
-    kernel = torch.exp(-(torch.arange(-reach, reach + 1).float() ** 2) / (2 * width**2))
-    kernel /= kernel.sum()
-    wide = functional.pad(picture, (reach,) * 4, mode="reflect")
-    return functional.conv2d(functional.conv2d(wide, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    away = torch.arange(-reach, reach + 1)
+    kernel = torch.exp(-(away.float() ** 2) / (2 * width**2))
+    from_ = (torch.arange(side)[:, None] + away).abs()
+    from_ = torch.where(from_ < side, from_, 2 * (side - 1) - from_)
+    # As a matrix: for pictures of a tile's size that is many times faster than a convolution of one channel.
+    band = torch.zeros(side, side).scatter_add_(1, from_, (kernel / kernel.sum()).expand(side, -1))
+    return band @ picture @ band.T
 
 
 def _coherence(picture: Tensor, patch: int) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from elute.base import files
 from elute.base.errors import DamagedError, DataError, near
 from elute.tissue.tile_settings import USUAL
 
@@ -27,6 +28,11 @@ SCHEMA = {
     "label": pl.String,
 }
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+
+
+def names_digest(table: pl.DataFrame) -> str:
+    """Name which tiles of which samples and groups a table has, in their order."""
+    return files.digest_json(table.select("sample_id", "tile_id", "group").rows())
 
 
 def read_table(path: Path, roles: Mapping[str, str]) -> pl.DataFrame:

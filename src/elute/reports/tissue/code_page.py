@@ -55,7 +55,10 @@ def _head(found: Findings, code: int) -> Markup:
 
 
 def _tiles(found: Findings, gallery: Gallery, code: int, names: dict[str, str]) -> Markup:
-    parts: list[object] = [el("h2", "What it looks like"), wording.tile_tools()]
+    seen = any(key[1] == code for key in gallery.pixels.drawn)
+    parts: list[object] = [el("h2", "What it looks like"), wording.tile_tools(pixels=seen)]
+    if seen:
+        parts.append(note(wording.PIXELS))
     if gallery.album.told:
         parts.append(note(gallery.album.told))
     for strip in strips(found, code):

@@ -15,6 +15,7 @@ from elute.reports.html import Markup, join
 from elute.reports.tissue import token_maps, wording
 from elute.reports.tissue.markup import bare, el, named, picture
 from elute.reports.tissue.pictures import Album, Key
+from elute.reports.tissue.pixel_maps import Drawn, PixelMaps
 from elute.reports.tissue.reading import Findings
 from elute.reports.tissue.section_maps import Sections
 from elute.reports.validation_svg import number
@@ -32,9 +33,10 @@ class Gallery:
     sections: Sections
     tiles: dict[Key, dict[str, Any]]
     shares: dict[str, float]  # of all tiles, by label
+    pixels: PixelMaps
 
     @staticmethod
-    def of(found: Findings, album: Album, sections: Sections) -> Gallery:
+    def of(found: Findings, album: Album, sections: Sections, *, pixels: PixelMaps | None = None) -> Gallery:
         """Look up what is known of every tile that is referred to."""
         keys = found.refs.select("sample_id", pl.col("tile_id").fill_null("")).unique()
         tiles = found.tiles.with_columns(pl.col("tile_id").fill_null(""))
@@ -47,6 +49,7 @@ class Gallery:
             sections,
             {(row["sample_id"], row["tile_id"]): row for row in rows},
             {label: n / total for label, n in labels.most_common()},
+            pixels or PixelMaps(),
         )
 
     def strip(self, refs: pl.DataFrame, *, gene: str, label: str) -> Markup:
@@ -54,7 +57,13 @@ class Gallery:
         rows = list(refs.sort("rank").head(max(1, self.album.per_code)).iter_rows(named=True))
         maps = [self._map(gene, row) for row in rows]
         most = max((float(np.abs(one).max()) for one in maps if one is not None and one.size), default=0.0)
-        figures = [self._figure(row, one, most) for row, one in zip(rows, maps, strict=True)]
+        figures: list[Markup] = []
+        for row, one in zip(rows, maps, strict=True):
+            figures.append(self._figure(row, one, most))
+            key = (row["sample_id"], row["tile_id"] or "")
+            address, drawn = self.album.address(key), self.pixels.of(gene, row["code"], key)
+            if address and drawn is not None:
+                figures.append(self._pixels(row, address, drawn))
         return el("div", *figures, class_="strip", role="group", aria_label=label)
 
     def _map(self, gene: str, row: dict[str, Any]) -> Any:
@@ -79,6 +88,24 @@ class Gallery:
         layers.append(_marks(row, shape, seen, _side_um(tile)))
         frame = el("span", *layers, class_="frame")
         return el("figure", frame, self._caption(row, tile, values), class_="shot")
+
+    def _pixels(self, row: dict[str, Any], address: str, drawn: Drawn) -> Markup:
+        """The same tile once more, with relevance followed down to its pixels."""
+        sample, tile = row["sample_id"], row["tile_id"] or ""
+        told = f"Tile {bare(tile or sample)} of {bare(sample)}, relevance of its pixels"
+        image = el("img", src=address, alt=told, class_="tile", loading="lazy")
+        frame = el("span", image, _over(drawn.address, self.found.seen), class_="frame")
+        short = el("span", "pixels ", el("span", f"{wording.share(drawn.pixels)} of it", class_="dim"), class_="short")
+        facts: list[tuple[str, object]] = [
+            ("sample", named(sample, 40)),
+            ("tile", named(tile or "–", 40)),
+            ("relevance", wording.amount(row["relevance"])),
+            ("of it in the pixels", wording.share(drawn.pixels)),
+            ("what does not add up", wording.share(drawn.gap)),
+            ("followed down by", wording.METHODS.get(drawn.method, named(drawn.method, 40))),
+        ]
+        more = el("dl", *(el("div", el("dt", name), el("dd", value)) for name, value in facts), class_="more")
+        return el("figure", frame, el("figcaption", short, more), class_="shot pixels")
 
     def _caption(self, row: dict[str, Any], tile: dict[str, Any], values: Any) -> Markup:
         short = el("span", el("b", wording.amount(row["relevance"])), " ", _label(tile), class_="short")

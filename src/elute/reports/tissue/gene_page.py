@@ -64,7 +64,7 @@ def _scores(found: Findings, gene: Gene) -> Markup:
         *(("model", False), (charts.axis(ends), False), ("R² (interval)", True), ("Spearman", True), ("Pearson", True)),
         *(("within sections", True), ("deviance explained", True), ("calibration slope", True)),
     ]
-    rows = []
+    rows: list[list[object]] = []
     for name in MODELS:
         score = gene.scores.get(name)
         what = join([el("span", MODELS[name], title=TOLD[name]), *_fewer(score, gene.scores.get(SPARSE))])
@@ -72,17 +72,17 @@ def _scores(found: Findings, gene: Gene) -> Markup:
             rows.append([what, "", *(el("span", "not run", class_="dim") for _ in heads[2:])])
             continue
         numbers = ("spearman", "pearson", "pearson_within", "deviance_explained", "calibration_slope")
-        told = [_number(score.row.get(key)) for key in numbers]
-        if name == "mean":
-            told[-1] = "–"  # what is the same for every sample has no slope
+        told = [_number(None if (name, key) == ("mean", numbers[-1]) else score.row.get(key), name) for key in numbers]
         rows.append([what, charts.interval(score, ends), score.written, *told])
     title = el("h2", "How well it is predicted")
-    beside = table(heads, rows, label="Scores on held-out patients, beside baselines", cards=False)
+    beside = [table(heads, rows, label="Scores on held-out patients, beside baselines", cards=False)]
+    if any("not defined" in str(value) for row in rows for value in row):
+        beside.append(note(wording.NOT_DEFINED))
     values = found.predictions.of(gene.name)
     drawn = None
     if not values.is_empty():
         drawn = charts.density(values["measured"].to_numpy(), values["predicted"].to_numpy(), found.unit)
-    return el("section", title, el("div", el("div", beside), drawn, class_="summary two"))
+    return el("section", title, el("div", el("div", *beside), drawn, class_="summary two"))
 
 
 def _fewer(score: Score | None, own: Score | None) -> list[Markup]:
@@ -97,8 +97,8 @@ def _fewer(score: Score | None, own: Score | None) -> list[Markup]:
     return [el("span", "; ".join(told), class_="below")] if told else []
 
 
-def _number(value: object) -> str:
-    return two(float(value)) if isinstance(value, int | float) else "–"
+def _number(value: object, model: str) -> object:
+    return two(float(value)) if isinstance(value, int | float) else wording.not_defined(model)
 
 
 def _codes(found: Findings, gallery: Gallery, gene: str, config: TissueReportConfig) -> Markup:
@@ -107,7 +107,11 @@ def _codes(found: Findings, gallery: Gallery, gene: str, config: TissueReportCon
     if relevance.is_empty():
         told = note("Its codes were not explained. Type: elute tissue crp_relmax --gene, with its name.")
         return el("section", el("h2", "What predicts it"), told)
-    parts: list[object] = [el("h2", "What predicts it"), wording.tile_tools(), wording.conserved(found, gene)]
+    seen = any(key[0] == gene for key in gallery.pixels.drawn)
+    parts: list[object] = [el("h2", "What predicts it"), wording.tile_tools(pixels=seen)]
+    parts.append(wording.conserved(found, gene))
+    if seen:
+        parts.append(note(wording.PIXELS))
     if said := wording.linear(found, gene):
         parts.append(said)
     if gallery.album.told:

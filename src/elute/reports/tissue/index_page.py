@@ -62,6 +62,7 @@ def _notes(found: Findings) -> Markup | None:
     for key, words in (
         ("without_targets", "samples have tiles and no targets"),
         ("without_tiles", "have targets and no tiles"),
+        ("without_counts", "have a row of targets in which nothing was counted, and are left out"),
     ):
         if isinstance(told.get(key), int) and told[key]:
             lines.append(f"{number(told[key])} {words} (targets/missing.parquet)")
@@ -111,7 +112,7 @@ def _summary(found: Findings, scores: Scores, names: Mapping[str, str]) -> Marku
             continue
         above = sum(score.low is not None and score.low > 0 for score in mine)
         rows.append(
-            [what, _mean(mine, "pearson"), _mean(mine, "pearson_within"), _mean(mine, "r2"), f"{above} of {len(mine)}"]
+            [what, *(_mean(mine, name) for name in ("pearson", "pearson_within", "r2")), f"{above} of {len(mine)}"]
         )
     heads = [("model", False), ("mean Pearson", True), ("within sections", True), ("mean R²", True)]
     heads.append(("R² interval above 0", True))
@@ -119,7 +120,11 @@ def _summary(found: Findings, scores: Scores, names: Mapping[str, str]) -> Marku
     label = f"{told}, on held-out patients"
     drawn = [chart for chart in _charts(scores, found, names) if chart]
     beside = el(
-        "div", el("h2", "Beside its baselines"), note(f"{label}."), table(heads, rows, label=label, cards=False)
+        "div",
+        el("h2", "Beside its baselines"),
+        note(f"{label}."),
+        table(heads, rows, label=label, cards=False),
+        note(wording.NOT_DEFINED) if any("not defined" in str(value) for row in rows for value in row) else None,
     )
     return el("section", beside, el("div", *drawn, class_="charts"), class_="summary")
 
@@ -130,9 +135,9 @@ def _most_variable(scores: Scores) -> list[str]:
     return [gene for _, gene in known[:_VARIABLE]] or [gene for _, gene in ranked]
 
 
-def _mean(found: list[Score], column: str) -> str:
+def _mean(found: list[Score], column: str) -> object:
     known = [score.row[column] for score in found if score.row.get(column) is not None]
-    return two(statistics.fmean(known)) if known else "–"
+    return two(statistics.fmean(known)) if known else wording.not_defined(found[0].model)
 
 
 def _charts(scores: Scores, found: Findings, names: Mapping[str, str]) -> list[Markup | None]:

@@ -11,6 +11,7 @@ import polars as pl
 from elute.reports.tissue.pictures import Key
 from elute.reports.tissue.reading import Findings
 from elute.reports.tissue.settings import TissueReportConfig
+from elute.reports.tissue.token_maps import Key as MapKey
 
 GENES_OF_A_CODE = 3  # whose references stand on a code's page
 
@@ -76,6 +77,15 @@ def places(found: Findings, config: TissueReportConfig, per_code: int) -> Counte
     for refs in _all(found, config):
         first = refs.sort("rank").head(per_code)
         counted.update(first.select("sample_id", pl.col("tile_id").fill_null("")).iter_rows())
+    return counted
+
+
+def maps_placed(found: Findings, config: TissueReportConfig, per_code: int) -> Counter[MapKey]:
+    """How often each tile stands on a page beside the maps of a gene and code, at so many tiles a code."""
+    counted: Counter[MapKey] = Counter()
+    for refs in _all(found, config):
+        first = refs.sort("rank").head(per_code)
+        counted.update(first.select("gene", "code", "sample_id", pl.col("tile_id").fill_null("")).iter_rows())
     return counted
 
 

@@ -72,16 +72,24 @@ class TokenMaps:
             path = self.folder / "token_maps" / name
         if not path.resolve().is_relative_to((self.folder / "token_maps").resolve()):
             raise DamagedError(f"leads out of the run: {name[:80]}", where=self.folder / "token_maps/index.parquet")
-        maps = _archive(path)
+        maps = read_archive(path)
         if at >= len(maps):
             raise DamagedError(f"holds {len(maps)} maps, and its index asks for number {at}", where=path, remedy=_AGAIN)
         found: NDArray[np.float32] = maps[at]
         return found
 
 
+def read_archive(path: Path) -> NDArray[np.float32]:
+    """Read the maps [n, rows, cols] of an archive; the last ones are kept until they are written anew."""
+    try:
+        told = path.stat()
+    except OSError as error:
+        raise DamagedError(f"cannot be read: {error.strerror}", where=path, remedy=_AGAIN) from None
+    return _archive(path, (told.st_mtime_ns, told.st_size, told.st_ino))
+
+
 @lru_cache(maxsize=32)
-def _archive(path: Path) -> NDArray[np.float32]:
-    """Read the maps [n, rows, cols] of an archive."""
+def _archive(path: Path, written: tuple[int, int, int]) -> NDArray[np.float32]:  # noqa: ARG001  # a part of the key
     try:
         with zipfile.ZipFile(path) as archive:
             member = archive.getinfo("maps.npy")

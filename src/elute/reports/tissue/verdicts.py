@@ -2,7 +2,8 @@
 
 1. Without a score, or with an interval that holds 0, or no better than shuffled patients or the mean: not predicted.
 2. No better than codes of an encoder with random weights: no better than a control.
-3. Above each control's number, and yet intervals overlap: not told apart.
+3. Above each control's number, and yet intervals overlap, or are over samples, since there are fewer than three
+   patients: not told apart.
 4. Above the upper end of every control's interval: above its controls.
 
 Two further baselines are no controls, and are said beside the verdict: the dense embedding, which the codes were made
@@ -160,6 +161,9 @@ def verdict(scores: dict[str, Score]) -> Verdict:
         told = f"Higher than {_listed(held, close)}, but the intervals overlap."
         return Verdict(APART, f"{head} {told}{less}", beside)
     names = _listed(held, sorted(held, key=lambda name: -(held[name].r2 or 0.0))[:1])
+    if mine.row.get("interval") == "samples":
+        told = f"Higher than every control, of which the best is {names}; but of so few patients nothing can be said."
+        return Verdict(APART, f"{head} {told}{less}", beside)
     return Verdict(ABOVE, f"{head} The interval lies above every control; the best is {names}.{less}", beside)
 
 

@@ -25,6 +25,16 @@ LINEAR = (
     "The head is linear in the codes. For such a head, un-normalised RelMax puts the tiles of a code with a positive "
     "weight in the same order as ActMax, where it fires most: it tells which way and how much, not other tiles."
 )
+PIXELS = (
+    "A tile with a dashed frame stands once more for its pixels: relevance was followed down through the encoder, from "
+    "none (clear) to the strongest pixels of this tile (full). What is not in its pixels lies in what the encoder adds "
+    "whatever it sees: biases and positions."
+)
+METHODS = {"lrp": "attention-aware LRP", "integrated_gradients": "integrated gradients"}
+NOT_DEFINED = (
+    "– is not defined: where all samples of a fold are predicted alike, as by the mean predictor, or were measured "
+    "alike, there is neither a correlation nor a slope."
+)
 _CONSERVED = 1e-4
 
 
@@ -35,6 +45,13 @@ def amount(value: float | None) -> str:
     if value == 0 or not 0.001 <= abs(value) < 100:
         return number(value)
     return f"{value:#.2g}".rstrip(".").replace("-", "−")
+
+
+def not_defined(model: str) -> Markup:
+    """A score that is not defined, with the reason."""
+    alike = "the mean predictor gives all samples of a fold one value"
+    told = alike if model == "mean" else "all samples of a fold are predicted alike, or were measured alike"
+    return el("span", "–", title=f"not defined: {told}", class_="dim")
 
 
 def css(word: str) -> str:
@@ -107,8 +124,8 @@ def linear(found: Findings, gene: str) -> Markup | None:
     )
 
 
-def tile_tools() -> Markup:
-    """How maps lie over tiles."""
+def tile_tools(*, pixels: bool = False) -> Markup:
+    """How maps lie over tiles; `pixels` says that some are of pixels."""
     slider = el("input", id="opacity", type="range", min="0", max="100", value="45", step="5")
     box = el("input", id="grey", type="checkbox")
     key = el(
@@ -116,6 +133,7 @@ def tile_tools() -> Markup:
         el("span", "raises", class_="swatch raises"),
         el("span", "lowers", class_="swatch lowers"),
         el("span", "strongest patch", class_="swatch peak-key"),
+        el("span", "of pixels", class_="swatch pixel-key") if pixels else None,
         class_="keys",
     )
     hint = el("span", "Point at a tile to see it bare; open it to see it large.", class_="dim hint")
@@ -158,7 +176,10 @@ SCORES = {
         "Pearson within each section, the mean over sections: differences between slides do not count."
     ),
     "deviance explained": "The same share by the head’s own loss, for counts.",
-    "calibration slope": "1 where predictions are neither too bold (below 1) nor too timid (above 1).",
+    "calibration slope": (
+        "1 where predictions are neither too bold (below 1) nor too timid (above 1). What predicts all samples of a "
+        "fold alike, as the mean predictor does, has none (–)."
+    ),
     "dense embedding": (
         "256 principal components of the embedding and ridge: what there was to know. No control, but what the codes "
         "were made from."
@@ -191,6 +212,10 @@ RELEVANCE = {
         "The relevance of each patch, from none (clear) to the largest of the strip (full): yellow raises, light blue "
         "lowers. The outlined patch is the strongest."
     ),
+    "pixels": (
+        "The same followed down through the encoder, for the first references of a code, where that was asked for: a "
+        "tile with a dashed frame. How much of the relevance lies in the pixels is told below it."
+    ),
     "of all tiles": "How frequent a tissue is anyway: a code that finds it has to show it more often than that.",
     "half of the strongest or more": (
         "Patches with at least half of the strongest one’s relevance, and their area where the size of a pixel is "
@@ -208,7 +233,7 @@ def how_to_read_index() -> Markup:
     """What each number of the index means."""
     verdicts = {
         "● above its controls": "The interval of the sparse head lies above the interval of every control.",
-        "◐ not told apart": "Higher than every control, but not clearly.",
+        "◐ not told apart": "Higher than every control, but not clearly, or of fewer than three patients.",
         "○ no better than a control": "Codes of an encoder with random weights do as well.",
         "○ not predicted": (
             "The interval holds 0, or shuffled patients or the mean do as well. Of what is not predicted, the codes "

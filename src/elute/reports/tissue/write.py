@@ -22,6 +22,7 @@ from elute.reports.tissue.index_page import index_page
 from elute.reports.tissue.markup import address
 from elute.reports.tissue.palette import style
 from elute.reports.tissue.pictures import Album, Images, make_album
+from elute.reports.tissue.pixel_maps import make_pixel_maps
 from elute.reports.tissue.reading import Findings, read_findings
 from elute.reports.tissue.settings import TissueReportConfig
 from elute.reports.tissue.verdicts import Score, Verdict, scores_of, verdict
@@ -63,7 +64,7 @@ def write_reports(folder: Path, *, config: TissueReportConfig, images: Images) -
         for path in place.glob("*.html"):  # of an earlier run, with other genes
             if path.name not in known:
                 path.unlink()
-    told = " ".join(filter(None, (report.album.told, _told_maps(report))))
+    told = " ".join(filter(None, (report.album.told, report.gallery.pixels.told, _told_maps(report))))
     budget = config.size_budget_mb
     if total > budget * 1e6:
         told += f" The pages take {total / 1e6:.1f} MB even so, more than was asked for ({budget:g} MB)."
@@ -72,7 +73,12 @@ def write_reports(folder: Path, *, config: TissueReportConfig, images: Images) -
     total += put(home / HOME, document("index", title="Genes and codes", run=found.run, content=content))
     count = {"genes": len(found.genes), "codes": len(found.codes)}
     pages = {"pages": 1 + sum(count.values()), **count, "bytes": total}
-    seen = {"tiles": len(report.album.tiles), "tiles_per_code": report.album.per_code, "tile_side": report.album.side}
+    seen = {
+        "tiles": len(report.album.tiles),
+        "pixel_maps": len(report.gallery.pixels.drawn),
+        "tiles_per_code": report.album.per_code,
+        "tile_side": report.album.side,
+    }
     return Artifact(
         "tissue report", home / HOME, {**pages, **seen, "maps": len(report.mapped), "reduced": told.strip()}
     )
@@ -94,12 +100,15 @@ def _decide(found: Findings, config: TissueReportConfig, images: Images) -> Repo
     first = min(len(explained), int(_MAPS * room / each))
     room -= (len(style()) + len(script("gene")) + _PLAIN) * (1 + len(found.genes) + len(found.codes))
     room -= first * each + len(found.codes) * sections.bytes_of(1, config.spots_per_page)
+    placed = tiles_shown.maps_placed(found, config, config.tiles_per_code)
+    pixels = make_pixel_maps(found.folder, placed, room=max(0.0, room))
+    room -= pixels.taken
     album = make_album(
         images, lambda n: tiles_shown.places(found, config, n), most=config.tiles_per_code, room=max(0.0, room)
     )
     more = int(max(0.0, room - album.taken) / each) if first == len(explained) else 0
     mapped = frozenset(order[: first + more])
-    return Report(found, config, scores, verdicts, names, mapped, Gallery.of(found, album, sections))
+    return Report(found, config, scores, verdicts, names, mapped, Gallery.of(found, album, sections, pixels=pixels))
 
 
 def _told_maps(report: Report) -> str:

@@ -16,6 +16,7 @@ function fill(dialog, at) {
   open = (at + shots.length) % shots.length;
   const [frame, caption] = ["frame", "more"].map((name) => shots[open].querySelector(`.${name}`).cloneNode(true));
   for (const name of ["tabindex", "role", "aria-label"]) frame.removeAttribute(name);
+  dialog.querySelector(".large").classList.toggle("pixels", shots[open].classList.contains("pixels"));
   const strip = shots[open].closest(".strip");
   const place = [...strip.children].indexOf(shots[open]) + 1;
   dialog.querySelector(".large").replaceChildren(frame, el("div", { class: "beside" },
