@@ -13,6 +13,7 @@ reconstructions (nested prefixes), the features of one part see the sum of the e
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class Told:
     error: Tensor
     penalty: float = 0.0  # what was charged, and what an activation's second values leave over
     loss: float = 0.0  # the first term with its nested parts
+    terms: float = 0.0  # what terms beside these charged (terms.py)
 
 
 @torch.no_grad()
@@ -65,8 +67,14 @@ def by_hand(dictionary: Dictionary, x: Tensor, y: Tensor, *, k: int, weight: flo
     return Told(squared[-1], slots, errors[-1][0], loss=weight * float(squared.mean()))
 
 
-def by_autograd(dictionary: Dictionary, x: Tensor, y: Tensor, *, k: int, weight: float, price: float = 0.0) -> Told:
-    """Leave the gradients of any activation; holds the values of all features for the batch."""
+def by_autograd(
+    dictionary: Dictionary, x: Tensor, y: Tensor, *, k: int, weight: float, price: float = 0.0,
+    terms: Callable[[list[Tensor], Tensor], Tensor] | None = None,
+) -> Told:  # fmt: skip
+    """Leave the gradients of any activation; holds the values of all features for the batch.
+
+    `terms` say what codes and reconstruction cost besides.
+    """
     with torch.enable_grad():
         base = dictionary.b_dec if dictionary.W_skip is None else dictionary.b_dec + x @ dictionary.W_skip.T
         dense = [dictionary.sparsity.dense(bank, x[:, bank.span.read], k) for bank in dictionary]
@@ -78,13 +86,17 @@ def by_autograd(dictionary: Dictionary, x: Tensor, y: Tensor, *, k: int, weight:
         if dictionary.sparsity.second is not None:
             penalty = penalty + _second(dictionary, x, y)
         total = weight * (loss + penalty)
+        more = total.new_zeros(()) if terms is None else terms(values, errors[-1] + y)
+        total = total + more
         if total.requires_grad:  # a control may hold all still that there is to learn
             total.backward()  # type: ignore[no-untyped-call]
     error = errors[-1].detach()
     slots = [pack(value.detach()) for value in values]
     squared = _squared(error)
     charged = weight * float(penalty.detach())
-    return Told(squared, slots, error, penalty=charged, loss=weight * float(loss.detach()))
+    told = Told(squared, slots, error, penalty=charged, loss=weight * float(loss.detach()))
+    told.terms = float(more.detach())
+    return told
 
 
 @torch.no_grad()

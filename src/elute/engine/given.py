@@ -187,8 +187,10 @@ class Supplied:
 Given = Stored | Supplied
 
 
-def given(rows: Path | str | Supply, *, method: str, by: str | None) -> Given:
+def given(rows: Path | str | Supply | Stored, *, method: str, by: str | None) -> Given:
     """Open what a training is given; `method` and `by` say what is measured on it first."""
+    if isinstance(rows, Stored):
+        return rows
     if isinstance(rows, str | Path):
         return Stored(rows, method=method, by=by)
     return Supplied(rows, method=method, by=by)

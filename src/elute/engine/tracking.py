@@ -11,7 +11,6 @@ training: its first error is told in one line, and the run goes on without it.
 from __future__ import annotations
 
 import json
-import math
 import netrc
 import os
 import secrets
@@ -28,6 +27,7 @@ from elute.base import console, files
 from elute.base.doctor import how_to_install
 from elute.base.errors import MissingError
 from elute.base.recipe import Section
+from elute.engine.records import Counted, plain, read, tree
 
 LINES = "training_metrics.jsonl"
 TABLE = "training_metrics.json"
@@ -53,7 +53,7 @@ class TrackConfig(Section):
 
 
 class _Tracker(Protocol):
-    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+    def log(self, step: int, values: Mapping[str, float | Counted]) -> None: ...
     def sync(self) -> None: ...
     def close(self, summary: Mapping[str, Any] | None, /) -> None: ...
 
@@ -78,6 +78,7 @@ class Metrics:
         self._path = folder / LINES
         self._last = -1
         self._trackers: dict[str, _Tracker] = {}
+        self.histograms: Callable[[], Mapping[str, Counted]] = dict  # what trackers get besides
         if not active:
             return
         _need(config)
@@ -108,12 +109,13 @@ class Metrics:
             return
         if step <= self._last or "step" in values:
             raise ValueError(f"step {step} after step {self._last}: steps must grow, and none is named 'step'")
-        record = {"step": step, **{key: _plain(values[key]) for key in sorted(values)}}
+        record = {"step": step, **{key: plain(values[key]) for key in sorted(values)}}
         line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         with files.disk_errors(self._path), self._path.open("ab") as handle:
             handle.write(line)
         self._last = step
-        everything = {key: float(value) for key, value in {**values, **(extra or {})}.items()}
+        numbers = {key: float(value) for key, value in {**values, **(extra or {})}.items()}
+        everything: dict[str, float | Counted] = {**numbers, **self.histograms()}
         self._forward(lambda tracker: tracker.log(step, everything))
 
     def sync(self) -> None:
@@ -127,7 +129,7 @@ class Metrics:
         """Keep the records up to a checkpoint's step; what a killed run wrote after it, half a line too, is cut."""
         if not self.active:
             return
-        kept = {record["step"]: line for line, record in _read(self._path) if record["step"] <= step}
+        kept = {record["step"]: line for line, record in read(self._path) if record["step"] <= step}
         if self._path.exists() and self._path.stat().st_size != sum(map(len, kept.values())):
             files.write_atomically(self._path, lambda handle: handle.writelines(kept.values()))
         self._last = max(kept, default=-1)
@@ -136,8 +138,8 @@ class Metrics:
         """End a run that went to its end: the final figures and the history, in one file."""
         if not self.active:
             return
-        final = _tree(summary)
-        records = [record for _, record in _read(self._path)]
+        final = tree(summary)
+        records = [record for _, record in read(self._path)]
         keys = sorted({key for record in records for key in record} - {"step"})
         history = {key: [record.get(key) for record in records] for key in ("step", *keys)}
         files.write_json(self.folder / TABLE, {"final": final, "history": history})
@@ -183,7 +185,7 @@ class _Wandb:
             resume="allow",
             mode=mode,
             dir=str(folder),
-            config=_tree(settings),
+            config=tree(settings),
             reinit="create_new",
             # What is printed, the source and its repository stay here; an upload may hold up the end for two minutes.
             settings=wandb.Settings(
@@ -193,8 +195,14 @@ class _Wandb:
         if mode == "offline":
             console.detail(f"Weights & Biases: offline; `wandb sync {folder / 'wandb'}/offline-run-*` sends it later")
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
+    def log(self, step: int, values: Mapping[str, float | Counted]) -> None:
+        from wandb import Histogram
+
+        shown = {
+            name: Histogram(np_histogram=value.arrays()) if isinstance(value, Counted) else value
+            for name, value in values.items()
+        }
+        self._run.log(shown, step=step)
 
     def sync(self) -> None:
         """Nothing to do: its service writes what it gets."""
@@ -213,9 +221,12 @@ class _Tensorboard:
 
         self._writer = SummaryWriter(str(folder / EVENTS), purge_step=purge_step)
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float | Counted]) -> None:
         for key, value in values.items():
-            self._writer.add_scalar(key, value, step)
+            if isinstance(value, Counted):
+                self._writer.add_histogram_raw(key, **value.raw(), global_step=step)
+            else:
+                self._writer.add_scalar(key, value, step)
 
     def sync(self) -> None:
         self._writer.flush()
@@ -261,40 +272,3 @@ def _give_up(name: str, error: Exception) -> None:
     if key := os.environ.get("WANDB_API_KEY"):
         text = text.replace(key, "***")
     console.warn(f"{name} failed and is left out from here on; training goes on ({text[:300]})")
-
-
-def _read(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
-    """Whole lines with growing steps. Half a line at the end is what a kill leaves; damage elsewhere is told."""
-    found: list[tuple[bytes, dict[str, Any]]] = []
-    damaged, last = 0, -1
-    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
-        try:
-            record = json.loads(line)
-            step = record["step"]
-        except (ValueError, RecursionError, TypeError, KeyError):
-            step = None
-        if type(step) is int and step > last:
-            found.append((line + b"\n", record))
-            last = step
-        else:
-            damaged += 1
-    if damaged:
-        console.warn(f"{path}: {console.count(damaged, 'line')} could not be read and will be left out")
-    return found
-
-
-def _plain(value: Any) -> float | int | None:
-    """A number as JSON has it: NaN and the infinities, which it lacks, become null."""
-    if isinstance(value, int):
-        return int(value)
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def _tree(value: Any) -> Any:
-    """Settings or a summary as JSON has them; a kind that JSON has not is a fault of the caller."""
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _tree(inner) for key, inner in value.items()}
-    return [_tree(inner) for inner in value] if isinstance(value, list | tuple) else _plain(value)

@@ -10,6 +10,7 @@ RUN/run.json, config.yaml, train_config.json
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -25,14 +26,16 @@ from elute.base.run import Artifact
 from elute.dictionaries.dictionary import Dictionary
 from elute.dictionaries.files import NAME, digest, load_dictionary, save_dictionary
 from elute.dictionaries.folding import fold, normalised
+from elute.dictionaries.terms import TermsConfig
 from elute.engine import centring, parallel, resume
 from elute.engine.begin import begin, centre, describe, join_features, share_features
 from elute.engine.controls import hold_still
+from elute.engine.first_weights import prepare
 from elute.engine.fit import Fit, FitConfig, Fitted
 from elute.engine.given import given as open_given
-from elute.engine.objective import DictionaryObjective
 from elute.engine.settings import DeadConfig, DictionaryConfig, LearnConfig
 from elute.engine.tracking import Metrics, TrackConfig
+from elute.engine.watched import WatchedObjective
 from elute.store.shuffle import ShuffleConfig
 
 if TYPE_CHECKING:
@@ -40,9 +43,10 @@ if TYPE_CHECKING:
 
     from elute.dictionaries.folding import Affine
     from elute.dictionaries.spec import DictionarySpec
-    from elute.engine.given import Given, Supply
+    from elute.engine.given import Given, Stored, Supply
     from elute.engine.parallel import Ranks
     from elute.engine.usage import Usage
+    from elute.engine.watched import Watcher
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Training:
     fit: FitConfig = field(default_factory=FitConfig)
     dead: DeadConfig = field(default_factory=DeadConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
+    terms: TermsConfig | None = None
 
     def resolved(self, spec: DictionarySpec) -> Training:
         """Fill in what depends on the rows: a step turns a row of length 1 by the same angle, whatever its width."""
@@ -65,16 +70,17 @@ class Training:
         """What the result depends on; not where it is computed, how often it is kept, or what is logged where."""
         learn = self.learn.model_copy(update={"device": "auto"})
         fit = self.fit.model_copy(update={"checkpoint_seconds": 60.0})
-        return {"dictionary": self.dictionary, "learn": learn, "fit": fit, "dead": self.dead}
+        terms = {} if self.terms is None else {"terms": self.terms}
+        return {"dictionary": self.dictionary, "learn": learn, "fit": fit, "dead": self.dead, **terms}
 
 
 def train(
-    rows: Path | str | Supply, output: Path | str, training: Training | None = None, *, must_resume: bool = False,
-    anew: bool = False,
+    rows: Path | str | Supply | Stored, output: Path | str, training: Training | None = None, *,
+    must_resume: bool = False, anew: bool = False, watcher: Watcher | None = None,
 ) -> Artifact:  # fmt: skip
     """Train a dictionary on the rows of a store's folder, or on live ones (live.py).
 
-    A training that was interrupted goes on, one that is finished is used as it is.
+    A training that was interrupted goes on, one that is finished is used as it is. A watcher looks at it on the way.
     """
     training, output = training or Training(), Path(output)
     with parallel.ranks(training.learn.device) as ranks:
@@ -104,7 +110,7 @@ def train(
             if not ranks.leads:
                 given.join(output)
             spec = spec.model_copy(update={"source": {**spec.source, **given.source}})
-            summary = _run(Job(given, spec, training, output, ranks, given.inputs(), steps))
+            summary = _run(Job(given, spec, training, output, ranks, given.inputs(), steps, watcher))
         return Artifact("dictionary", output / NAME, {**ranks.tell(summary), "reused": False})
 
 
@@ -129,6 +135,7 @@ class Job:
     ranks: Ranks
     inputs: dict[str, str]
     steps: int
+    watcher: Watcher | None = None
 
     @property
     def sharded(self) -> bool:
@@ -153,7 +160,7 @@ def _sites(spec: DictionarySpec) -> list[str]:
     return list(dict.fromkeys([*spec.reads, *spec.writes]))
 
 
-def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, Fitted]:
+def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], WatchedObjective, Fitted]:
     """Normalise, begin, and train to the end."""
     training, ranks, spec = job.training, job.ranks, job.spec
     seed = training.fit.seed
@@ -164,7 +171,10 @@ def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, 
     dictionary = begin(normalised(spec, by), training.learn, seed=seed)
     if job.sharded:
         share_features(dictionary, ranks, most=max(spec.k, training.learn.k_start or 0))
-    mean, spread = centre(dictionary, {name: by[name].apply(x) for name, x in rows.items()}, training.learn)
+    rows = {name: by[name].apply(x) for name, x in rows.items()}
+    if training.terms is not None:
+        prepare(dictionary, training.terms, training.learn, rows=rows)
+    mean, spread = centre(dictionary, rows, training.learn)
     for name, p in dictionary.named_parameters():
         if not (job.sharded and name.startswith("banks.")):
             ranks.begin(p.data)
@@ -176,7 +186,7 @@ def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, 
         remedy = "Start fewer processes, or make --batch-size larger."
         raise ConfigError(f"a batch of {size} rows cannot be spread over {ranks.world} processes", remedy=remedy)
     fitting = training.fit.model_copy(update={"batch_size": size})
-    objective = DictionaryObjective(
+    objective = WatchedObjective(
         dictionary,
         learn=training.learn,
         dead=training.dead.model_copy(update={"dead": "none"}) if held else training.dead,
@@ -189,6 +199,7 @@ def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, 
         rows_per_step=size * fitting.accumulate,
         sharded=job.sharded,
     )
+    objective.also(training.terms, job.watcher, saved=lambda: fold(copy.deepcopy(dictionary).cpu(), spec, by))
     shuffle = ShuffleConfig(batch_size=size, epochs=None, seed=seed, drop_last=True)
     stream = job.given.shuffled(shuffle, sites=sites)
     fit = Fit(objective, stream, fitting, folder=job.output, steps=job.steps)
@@ -197,6 +208,7 @@ def _fit(job: Job) -> tuple[Dictionary, dict[str, Affine], DictionaryObjective, 
     if begun is not None and ranks.leads:
         console.say(f"{job.output}: going on after step {begun + 1:,} of {job.steps:,}")
     with Metrics(job.output, training.track, settings=settings, resume_at=begun, active=ranks.leads) as metrics:
+        metrics.histograms = objective.histograms
         fitted = fit.run(settings, ranks=ranks, metrics=metrics, split=not job.sharded)
         dictionary = join_features(dictionary, normalised(spec, by), ranks) if job.sharded else dictionary.cpu()
         metrics.close(fitted.figures)
