@@ -276,3 +276,16 @@ def test_an_interrupted_import_goes_on(
 
 def test_a_head_without_rows(make_store: MakeStore, capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(capsys, "arrays", "head", make_store(), "--rows", 0)["head"] == []
+
+
+def test_a_command_called_by_itself_says_the_same_of_its_help() -> None:
+    import click
+
+    from elute.cli.main import elute
+    from elute.cli.reference import walk
+
+    for path, command in walk(elute):
+        with command.make_context(path, [], resilient_parsing=True) as context:
+            option = command.get_help_option(context)
+            assert isinstance(option, click.Option)
+            assert option.opts == ["-h", "--help"], path

@@ -64,11 +64,15 @@ class Face:
             console.set_level(level)
 
 
+# Every command has them itself: click keeps the first form that it makes of a command's help option.
+SETTINGS: dict[str, Any] = {"token_normalize_func": Face.normalise, "help_option_names": ["-h", "--help"]}
+
+
 class LazyGroup(click.Group):
     """A group whose members are named in a table, under headings, and imported on demand."""
 
     def __init__(self, *args: Any, sections: Mapping[str, Sequence[Lazy]], **settings: Any) -> None:
-        super().__init__(*args, **settings)
+        super().__init__(*args, **{"context_settings": SETTINGS, **settings})
         self.sections = sections
         self.lazies = {lazy.name: lazy for lazies in sections.values() for lazy in lazies}
 
@@ -154,7 +158,8 @@ def command(
         own = list(getattr(function, "__click_params__", []))[::-1]
         options = _options(asked.values())
         shared = _shared()
-        made = Headed(name, callback=call, help=function.__doc__, params=[*own, *options, *shared])
+        params = [*own, *options, *shared]
+        made = Headed(name, callback=call, help=function.__doc__, params=params, context_settings=SETTINGS)
         if isinstance(section, Mapping):
             titles = {part: (model.__doc__ or part).strip().rstrip(".") for part, model in asked.items()}
             made.headings = {f: titles[part] for part, model in [*asked.items()][::-1] for f in model.model_fields}

@@ -19,7 +19,6 @@ from elute.cli.menu import GROUPS
 @click.command(
     cls=LazyGroup,
     sections=GROUPS,
-    context_settings={"token_normalize_func": Face.normalise, "help_option_names": ["-h", "--help"]},
     help="What a scientific model has learnt, feature by feature, with evidence and a control.",
     epilog="Names may be spelt with - or _. `elute GROUP --help` says more.",
 )
