@@ -42,11 +42,17 @@ def rounds(
     if hide == 0:
         return [Round(batch, torch.from_numpy(may), coded)]
     mask = torch.from_numpy(_drawn(frame, may, share=hide, seed=seed))
-    masked = {**batch, "generated": at_rows(batch, mask)}
-    if model.name.startswith(_MASKED):
-        masked["generative_mask"] = True
+    masked = hidden(model, batch, mask)
     plain = [Round(batch, None, coded)] if coded else []
     return [Round(masked, mask, False), *plain]
+
+
+def hidden(model: Any, batch: Any, rows: Tensor) -> dict[str, Any]:
+    """Hide the values of a batch's rows that are chosen, as the model was trained to see them hidden."""
+    masked = {**batch, "generated": at_rows(batch, rows)}
+    if model.name.startswith(_MASKED):
+        masked["generative_mask"] = True
+    return masked
 
 
 def at_rows(batch: Any, rows: Tensor) -> Tensor:

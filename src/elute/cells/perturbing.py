@@ -60,7 +60,7 @@ def perturb(
     config = config or build(PerturbConfig, asked, where=KIND)
     recorded = opened.recorded if opened is not None else results
     recorded = recorded if not isinstance(recorded, Path | str) else reopening.look_up(recorded, site)
-    number, name = _gene(table.read(recorded.run.folder / table.GENES), gene, recorded.run.folder)
+    number, name = find_gene(table.read(recorded.run.folder / table.GENES), gene, recorded.run.folder)
     settings = {"gene": name, "site": recorded.site.name, **config.model_dump(mode="json")}
     key = kept.key_of(KIND, settings, recorded.inputs)
     path = kept.place_of(recorded.site.folder, f"{KIND}_{name}", key)
@@ -76,7 +76,7 @@ def perturb(
     return Artifact(KIND, path, {**kept.keep(path, frame, whole), "reused": False})
 
 
-def _gene(genes: pl.DataFrame, asked: str, where: Path) -> tuple[int, str]:
+def find_gene(genes: pl.DataFrame, asked: str, where: Path) -> tuple[int, str]:
     """Find a gene by symbol or id, in any case; of two with one symbol the first."""
     for fold in (str, str.lower):
         for column in ("symbol", "gene"):
