@@ -108,10 +108,11 @@ def test_settings_are_documented_and_few() -> None:
 
 
 def test_every_shipped_configuration_loads() -> None:
+    from elute.cli.routing import ROUTING
     from elute.cli.sections import ARRAYS, CELLS
     from elute.cli.tissue import TISSUE
 
-    domains: dict[str, Any] = {"arrays": ARRAYS, "tissue": TISSUE}
+    domains: dict[str, Any] = {"arrays": ARRAYS, "tissue": TISSUE, "routing": ROUTING}
     paths = sorted((ROOT / "configs").rglob("*.yaml"))
     assert paths
     for path in paths:

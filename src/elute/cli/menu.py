@@ -56,6 +56,7 @@ cells = LazyGroup(
         "What follows from a feature or a gene": [
             Lazy("steer", "elute.cli.cell_effects:steer", "Turn a feature up: which genes and later features change."),
             Lazy("perturb", "elute.cli.cell_effects:perturb", "Take a gene away: which features change elsewhere."),
+            Lazy("graph", "elute.cli.cells_graph:graph", "What leads to a predicted gene: other genes, by features."),
         ],
         "From cells to rows": [
             Lazy("capture", "elute.cli.cells:capture", "Store what a model computes on cells, a row a gene of a cell."),
@@ -104,6 +105,58 @@ tissue = LazyGroup(
     help="Tissue images with gene counts: which patterns predict a gene, and where they are.",
 )
 
+routing = LazyGroup(
+    "routing",
+    sections={
+        "A policy to look into": [
+            Lazy("train-policy", "elute.cli.routing:train_policy", "Train a policy that builds tours, and judge it."),
+            Lazy("score-policy", "elute.cli.routing:score_policy", "Hold its tours against the shortest ones."),
+        ],
+        "From one layer to a later one": [
+            Lazy("collect-pairs", "elute.cli.routing_pairs:collect_pairs", "Store what two layers make of each node."),
+            Lazy("inspect-pairs", "elute.cli.routing_pairs:inspect_pairs", "What a linear map makes of them: the bar."),
+            Lazy("train-transcoder", "elute.cli.routing_training:train_transcoder", "Train a sparse map on a pair."),
+            Lazy("train-clt", "elute.cli.routing_training:train_clt", "Train one over all layers at once."),
+            Lazy("grid", "elute.cli.routing_training:grid", "Train one for each setting of a grid, and rank them."),
+        ],
+        "What follows from it": [
+            Lazy("eval", "elute.cli.routing_cause:evaluate", "What its features are, and how well it does."),
+            Lazy("patch", "elute.cli.routing_cause:patch", "Put it in the layer's place: do the tours stay?"),
+            Lazy("steer", "elute.cli.routing_cause:steer", "Turn features up or down: how the tours change."),
+            Lazy("paths", "elute.cli.routing_cause:paths", "Follow features through layers to the next node."),
+            Lazy("graph", "elute.cli.routing_graph:graph", "What leads to one choice: nodes, features, the next node."),
+            Lazy("generalise", "elute.cli.routing_cause:generalise", "Hold it against other policies and instances."),
+        ],
+        "To try things": [
+            Lazy("demo", "elute.cli.routing_cause:demo", "All of it on a small policy, in some minutes."),
+        ],
+    },
+    help="Routing policies: how features of one layer cause those of a later one, and the tour.",
+)
+
+particles = LazyGroup(
+    "particles",
+    sections={
+        "Judge": [
+            Lazy(
+                "evaluate-classification",
+                "elute.cli.particles:evaluate_classification",
+                "Tell particles apart by each source and by their fusion, beside controls.",
+            ),
+        ],
+        "Use": [
+            Lazy("fuse", "elute.cli.particles:fuse", "Fuse new particles with a network trained before."),
+            Lazy(
+                "features", "elute.cli.particles:features", "Find sparse features of embeddings, and what they follow."
+            ),
+        ],
+        "To try things": [
+            Lazy("demo", "elute.cli.particles:demo", "Make particles up, and see whether fusion gains what it can."),
+        ],
+    },
+    help="Embeddings of particles from several sources: fused, and judged.",
+)
+
 databases = LazyGroup(
     "databases",
     sections={
@@ -148,6 +201,12 @@ GROUPS = {
     ],
     "If you have tissue images with gene counts": [
         Lazy("tissue", "elute.cli.menu:tissue", "Read an image encoder on tiles, predict genes, and see from what."),
+    ],
+    "If you have a policy that builds tours": [
+        Lazy("routing", "elute.cli.menu:routing", "Train a policy, and see which features of a layer cause its tours."),
+    ],
+    "If you have embeddings of particles": [
+        Lazy("particles", "elute.cli.menu:particles", "Fuse two or more sources, and say honestly what that gains."),
     ],
     "If you have genes": [
         Lazy("genes", "elute.cli.menu:genes", "Look one up in every database, or map a list of identifiers."),

@@ -10,6 +10,7 @@ from elute.base.recipe import Section
 from elute.cells.demo import DemoConfig as CellsDemoConfig
 from elute.cells.effect_settings import PerturbConfig, SteerConfig
 from elute.cells.feature_settings import DashboardConfig, ExtractConfig, FeatureConfig, ValidationConfig
+from elute.cells.graph_settings import CellGraphConfig, TranscodersConfig
 from elute.cells.pretraining import PretrainConfig
 from elute.cells.settings import EmbedConfig, ModelConfig, SitesConfig
 from elute.engine.capture import CaptureConfig
@@ -17,6 +18,7 @@ from elute.engine.encode import EncodeConfig
 from elute.engine.fit import FitConfig
 from elute.engine.settings import DeadConfig, DictionaryConfig, EvalConfig, LearnConfig
 from elute.engine.tracking import TrackConfig
+from elute.graphs.settings import GraphConfig
 from elute.models.cells.cellfile import CellsConfig
 from elute.store.scaling import StatsConfig
 from elute.store.splitting import SplitConfig
@@ -57,6 +59,9 @@ CELLS: dict[str, type[Section]] = {
     "narrator": NarratorConfig,
     "steer": SteerConfig,
     "perturb": PerturbConfig,
+    "cell_graph": CellGraphConfig,
+    "graph": GraphConfig,
+    "transcoders": TranscodersConfig,
     **TRAINING,
 }
 GENES: dict[str, type[Section]] = {"databases": DatabaseConfig}

@@ -1,0 +1,275 @@
+"""Sparse features of particles' embeddings: which classes they follow, their prototypes, and what controls give.
+
+    RUN/activations/                 a store: a row a particle, a site a source (or the fused vectors)
+    RUN/particles.parquet            what is known of them; cells.parquet is the same as the Explorer has it
+    RUN/[SITE/]sae_final.pt, codes/  the dictionary, and which features fire in which particle
+    RUN/[SITE/]features.parquet, feature_cells.parquet (prototypes), feature_groups.parquet, feature_numbers.parquet
+    RUN/[SITE/]validation/summary.json    controls                                      feature_controls.py
+    RUN/dashboard.html               the Explorer
+
+Features are chosen on particles of some runs (the split `train`) and shown on those of others. A particle is one row,
+so nothing is told of tokens or genes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from elute.base import console, files, run
+from elute.base.errors import DataError
+from elute.base.run import Artifact
+from elute.base.statistics.splits import draw_splits
+from elute.particles.feature_settings import ParticleFeaturesConfig
+from elute.particles.settings import EvaluationConfig, SourceConfig, read_inputs, sources_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from elute.analysis.tables import Told
+    from elute.analysis.tally import Tallied
+    from elute.dictionaries.dictionary import Dictionary
+    from elute.particles.table import ParticleTable
+    from elute.store.layout import Manifest
+
+STAGE = "particle-features"
+STORE, PARTICLES, SHEET, SUMMARY = "activations", "particles.parquet", "cells.parquet", "extraction_summary.json"
+_YAML = (".yaml", ".yml")
+_FURTHER = ("x", "y", "z", "voxel_spacing", "picks_index")
+_OF_GENES = ("by_gene", "by_cell", "neither", "kind", "top_genes", "top_genes_z", "top_genes_raw")
+_ROWS = 1 << 15
+_MORE = 0.7  # AUROC from which on a class is named
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """Particles with their vectors, site by site."""
+
+    sites: dict[str, Any]  # [n, width] each
+    particles: pl.DataFrame
+    digests: dict[str, str]
+    mark: str | None = None
+
+
+def find_features(given: Path | str, output: Path | str, config: ParticleFeaturesConfig | None = None) -> Artifact:
+    """Find features of the embeddings in a file, or of every source that a configuration names."""
+    config, output = config or ParticleFeaturesConfig(), Path(output)
+    files.make_folder(output)
+    with files.locked(output, STAGE, name=".run.lock"):
+        opened = _open(Path(given), config)
+        identity = config.model_copy(update={"device": "auto"})
+        known = run.finished(output, STAGE, identity, inputs=opened.digests)
+        if known is not None and (output / "dashboard.html").exists():
+            console.say(f"{output}: features were found already, with these settings and inputs")
+            return Artifact("features", output, {**known, "reused": True})
+        table = _tables(output, opened, config)
+        _store(output / STORE, opened, table)
+        several = len(opened.sites) > 1
+        told = {
+            site: _site(output, output / site if several else output, site, table=table, config=config)
+            for site in opened.sites
+        }
+        from elute.reports.explorer.write import write_explorer
+
+        page = write_explorer(output, seed=config.seed).path
+        summary = {"particles": len(table), "sites": told, "dashboard": str(page), "mark": opened.mark}
+        run.record(output, STAGE, identity, inputs=opened.digests, summary=summary)
+    return Artifact("features", output, {**summary, "reused": False})
+
+
+def _open(path: Path, config: ParticleFeaturesConfig) -> Opened:
+    """Read one file of vectors, or the joined sources of a configuration."""
+    from elute.particles.joining import join
+    from elute.particles.reading import read_source
+
+    if path.suffix.lower() in _YAML:
+        inputs = read_inputs(path)
+        sources = sources_of(inputs, embedding_dim=1, where=path)
+        if not inputs.sources:  # the original's keys say nothing of how many numbers are wanted: all are
+            sources = tuple(source.model_copy(update={"first": None}) for source in sources)
+        joined = join([read_source(source) for source in sources], EvaluationConfig())
+        sites = dict(zip(map(_site_name, joined.names), joined.vectors, strict=True))
+        return Opened(sites, joined.particles, joined.digests, joined.mark)
+    fused = _is_fused(path)
+    key = config.vector if fused else None
+    table: ParticleTable = read_source(SourceConfig(name="fused" if fused else path.stem, path=path, key=key))
+    for note in table.notes:
+        console.say(note)
+    return Opened({_site_name(table.name): table.vectors}, table.particles, {path.name: table.digest})
+
+
+def _is_fused(path: Path) -> bool:
+    from elute.particles.writing_fused import already
+
+    return path.suffix.lower() in (".h5", ".hdf5") and path.is_file() and already(path) is not None
+
+
+def _site_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name) or "embedding"
+
+
+def _tables(output: Path, opened: Opened, config: ParticleFeaturesConfig) -> pl.DataFrame:
+    """Write what is known of the particles, and return it as all findings refer to it."""
+    import polars as pl
+
+    known = opened.particles
+    n = len(known)
+    if n < 20:
+        raise DataError(f"{n} particles are too few for features", where=output, remedy="Give some hundreds.")
+    if known["id"].null_count():
+        known = known.with_columns(pl.Series("id", [f"sample_{i}" for i in range(n)]))
+    runs = None if known["run"].null_count() else known["run"].to_list()
+    if runs is not None and len(set(runs)) < 4:
+        runs = None
+    groups: Sequence[Any] = runs if runs is not None else known["id"].to_list()
+    labels = None if runs is not None or known["label"].null_count() else known["label"].to_list()
+    drawn = draw_splits(groups, labels, fractions={"train": 1 - config.hold_out, "test": config.hold_out},
+                        seed=config.seed)  # fmt: skip
+    table = known.select(
+        pl.col("id").alias("cell"),
+        pl.Series("row", np.arange(n), dtype=pl.Int64),
+        pl.Series("split", [drawn[group] for group in groups], dtype=pl.String),
+        pl.col("label"),
+        pl.col("run").alias("donor") if runs is not None else pl.lit(None, pl.String).alias("donor"),
+        *(pl.col(c).cast(pl.Float64).alias(f"obs:{c}") for c in _FURTHER if known[c].n_unique() > 2),
+    )
+    for name, frame in ((PARTICLES, known), (SHEET, table)):
+        files.write_atomically(output / name, frame.write_parquet)
+    return table
+
+
+def _store(folder: Path, opened: Opened, table: pl.DataFrame) -> None:
+    """Write the vectors as a store; one of the same particles is there already, or goes on."""
+    import polars as pl
+    import torch
+
+    from elute.store.writer import StoreWriter
+
+    split = files.digest_json(table["split"].to_list())
+    source = {**opened.digests, "split": split}
+    widths = {name: int(x.shape[1]) for name, x in opened.sites.items()}
+    frame = table.select(pl.col("cell").alias("sample_id"), "split", pl.col("label").fill_null(""),
+                         pl.coalesce("donor", "cell").alias("group"))  # fmt: skip
+    there = _there(folder)
+    other = there is not None and (there.source != source or there.sites != widths)
+    if there is not None and there.complete and not other:
+        return
+    with StoreWriter(folder, sites=widths, source=source, recapture=other) as writer:
+        for start in range(writer.offered, len(frame), _ROWS):
+            stop = min(start + _ROWS, len(frame))
+            rows = {name: torch.from_numpy(np.array(x[start:stop], np.float32)) for name, x in opened.sites.items()}
+            writer.append(rows, frame[start:stop])
+
+
+def _there(folder: Path) -> Manifest | None:
+    """The store that lies there: one of other particles is this command's own, and is written anew."""
+    from elute.store import layout, settle
+
+    return settle.for_reading(folder) if (folder / layout.MANIFEST).exists() else None
+
+
+def _site(
+    output: Path, folder: Path, site: str, *, table: pl.DataFrame, config: ParticleFeaturesConfig
+) -> dict[str, Any]:  # fmt: skip
+    """Train a dictionary on one site's vectors and tell what its features follow."""
+    from elute.dictionaries.files import load_dictionary
+    from elute.particles.feature_controls import hold_against
+    from elute.particles.feature_training import learn, tally
+
+    store = output / STORE
+    learn(store, folder, site, config=config)
+    dictionary = load_dictionary(folder)
+    tallied = tally(store, folder, dictionary, cells=len(table), output=output, config=config)
+    told = _describe(folder, table, dictionary=dictionary, tallied=tallied, config=config)
+    frame = told.features.drop(_OF_GENES, strict=False)
+    held, stability = hold_against(store, folder, site, table=table, tallied=tallied, config=config)
+    frame = _named(frame, stability, at=config.at)
+    for name in ("cells", "groups", "numbers"):
+        files.write_atomically(folder / f"feature_{name}.parquet", getattr(told, name).write_parquet)
+    files.write_atomically(folder / "feature_donors.parquet", told.dots.write_parquet)
+    files.write_atomically(folder / "features.parquet", frame.write_parquet)
+    summary = {key: value for key, value in told.summary.items() if key != "kinds"}
+    files.write_json(folder / SUMMARY, {"site": site, "label": "class", **summary})
+    files.make_folder(folder / "validation")
+    files.write_json(folder / "validation" / "summary.json", held)
+    follow = held.get("follow", {})
+    return {
+        "features": len(frame), "alive": int(frame["alive"].sum()), "k": dictionary.spec.k,
+        "reconstruction": held["reconstruction"],
+        "follow": {name: {k: one[k] for k in ("columns", "follow", "by type", "found again", "found again by chance",
+                                              "not run") if k in one} for name, one in follow.items()},
+        "notes": [*told.summary["notes"], *([held["note"]] if "note" in held else [])],
+    }  # fmt: skip
+
+
+def _named(frame: pl.DataFrame, stability: Any, *, at: float) -> pl.DataFrame:
+    """Call each feature by the class that it follows, as far as it does, and say why."""
+    import polars as pl
+
+    frame = frame.with_columns(stability=pl.Series(stability, dtype=pl.Float64))
+    if "cell_type" not in frame.columns:
+        return frame
+    label = pl.col("cell_type")
+    least = pl.min_horizontal(pl.col("auroc"), pl.coalesce("auroc_shown", "auroc"))
+    shown = pl.col("auroc_shown").round(2).cast(pl.String).fill_null("none")
+    why = pl.format("AUROC {} on the runs that chose, {} on those held out", pl.col("auroc").round(2), shown)
+    return frame.with_columns(
+        name=pl.when(~pl.col("alive")).then(pl.lit("silent")).when(least >= at).then(label)
+        .when(least >= _MORE).then(pl.format("more in {}", label)).otherwise(pl.lit("of no one class")),
+        name_reason=pl.when(pl.col("alive") & label.is_not_null()).then(pl.format("{}: {}", label, why)),
+    )  # fmt: skip
+
+
+def _describe(
+    folder: Path, table: pl.DataFrame, *, dictionary: Dictionary, tallied: Tallied, config: ParticleFeaturesConfig
+) -> Told:  # fmt: skip
+    """Tell what features follow, by the tables that cells have too."""
+    import polars as pl
+    import torch
+
+    from elute.analysis.genes import GeneConfig
+    from elute.analysis.groups import GroupConfig
+    from elute.analysis.tables import Asked, describe
+    from elute.store.codes import StoredCodes
+
+    labelled = table["label"].drop_nulls().n_unique() > 1
+    groups = GroupConfig(
+        columns=("label",) if labelled else (), top_k_cells=config.top, least=config.least, one_cell="note"
+    )
+    codes = StoredCodes(folder / "codes")
+    return describe(
+        tallied,
+        cells=table,
+        genes=pl.DataFrame({"gene": ["particle"], "symbol": ["particle"]}),
+        directions=torch.cat([dictionary.directions(site) for site in dictionary.spec.writes], dim=1),
+        codes=lambda: (codes.read(s, min(s + _ROWS, len(codes))) for s in range(0, len(codes), _ROWS)),
+        asked=Asked(GeneConfig(top_k_genes=1), groups, seed=config.seed),
+    )
+
+
+def show(answer: dict[str, Any]) -> str:
+    """Say what was found, beside its controls."""
+    lines = ["", *([f"*** {answer['mark']} ***", ""] if answer["mark"] else []), f"{answer['particles']:,} particles"]
+    for site, told in answer["sites"].items():
+        judged = told["reconstruction"]
+        fire = f"{told['alive']:,} of {told['features']:,} features fire, {told['k']} at a time"
+        parts = (f"{judged[name]:.1%}" for name in ("explained_variance", "principal"))
+        explained = "  variance explained on particles held out {}; by as many principal directions {}".format(*parts)
+        lines += ["", f"{site}: {fire}", explained, *(_line(name, one) for name, one in told["follow"].items())]
+        lines += [f"  {note}" for note in told["notes"]]
+    return "\n".join([*lines, "", f"Open {answer['dashboard']} in a browser: where it says cell, read particle."])
+
+
+def _line(name: str, one: dict[str, Any]) -> str:
+    """What follows a class of one kind of columns."""
+    if "not run" in one:
+        return f"  {name:<22} not run: {one['not run']}"
+    follow = "–" if one.get("follow") is None else f"{one['follow']:g}"
+    told = f"  {name:<22} {follow:>5} of {one['columns']:,} follow a class"
+    if "found again" in one:
+        told += f"; {one['found again']:.0%} found again ({one['found again by chance']:.0%} by chance)"
+    return told

@@ -1,0 +1,106 @@
+"""The shell of the page about particles: one file, no program, no network; colours are the Explorer's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from elute.base import files
+from elute.base.run import versions
+from elute.reports.html import POLICY, Markup, join, tag
+from elute.reports.tissue.markup import bare, el, named
+from elute.reports.tissue.palette import variables
+
+COLOURS = ("#4c8fd1", "#d98323", "#35a070", "#c05a9e", "#b09a20", "#8673d0", "#d1574a", "#3fa0b0")
+"""Of classes, in their order; later ones have them again, as squares."""
+
+_STYLE = """
+* { box-sizing: border-box; }
+html { font: 15px/1.5 system-ui, sans-serif; background: var(--ground); color: var(--text); }
+body { margin: 0; } h1, h2, h3, p, dl, dd, figure, ul { margin: 0; }
+h1 { font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2.4rem 0 .4rem; }
+main, footer { max-width: 76rem; margin: 0 auto; padding: 1.2rem; } footer { font-size: .83rem; }
+.dim, .note, dt, figcaption, footer { color: var(--dim); }
+.note { font-size: .88rem; max-width: 80ch; margin: .2rem 0 .6rem; }
+.note li { margin: .2rem 0; }
+.lead { font-size: 1.05rem; max-width: 80ch; margin: .25rem 0; overflow-wrap: anywhere; }
+.alarm { border-left: 4px solid var(--mark); background: var(--raised); padding: .5rem .9rem; margin: .8rem 0;
+  max-width: 80ch; font-weight: 600; }
+.verdict { display: inline-block; border: 1px solid var(--line); border-left: 3px solid var(--null); border-radius:
+  4px; padding: .05em .5em; font-size: .85rem; white-space: nowrap; }
+.gains { border-left-color: var(--yes); } .loses { border-left-color: var(--no); }
+.apart { border-left-color: var(--doubt); }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .5rem 1.2rem; margin: 1rem
+  0 0; }
+.facts dt { font-size: .83rem; }
+.facts dd { font-size: 1.12rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+th, td { text-align: left; padding: .3rem .9rem .3rem 0; vertical-align: top; border-bottom: 1px solid var(--line);
+  font-weight: 400; }
+tbody th { overflow-wrap: anywhere; min-width: 10.5rem; }
+thead th { font-weight: 600; color: var(--dim); font-size: .83rem; vertical-align: bottom; }
+th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n { white-space: nowrap; }
+td .dim { font-size: .86em; }
+.name { overflow-wrap: anywhere; unicode-bidi: isolate; } a { color: var(--link); } code { overflow-wrap: anywhere; }
+.pair { display: grid; gap: .4rem 2.4rem; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr));
+  align-items: start; }
+.pair h2 { margin-top: 1.6rem; } .chart { max-width: 46rem; margin: .4rem 0 .8rem; }
+.chart svg { display: block; width: 100%; height: auto; }
+.key { display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; font-size: .86rem; color: var(--dim); margin: .2rem 0
+  .3rem; padding: 0; list-style: none; }
+.key span::before { content: ""; display: inline-block; width: .72em; height: .72em; margin-right: .4em;
+  border-radius: 50%; background: var(--swatch); }
+.square-chart { max-width: 26rem; }
+.key .square::before { border-radius: 1px; }
+svg .ground { fill: var(--ground); } svg .ink { fill: var(--text); } svg .dim { fill: var(--dim); }
+svg .rule { stroke: var(--line); }
+svg .observed { fill: var(--held); } svg .doubt { fill: var(--doubt); } svg .null { fill: var(--null); }
+svg .plain { fill: var(--ring); }
+svg .whisker { stroke: var(--ring); } svg .mark { stroke: var(--mark); } svg .cell { fill: var(--held); }
+svg .dots { fill: none; stroke-linecap: round; stroke-width: 3.6; opacity: .72; }
+svg .curve { fill: none; stroke: var(--held); stroke-width: 2; }
+svg .halo { paint-order: stroke; stroke: var(--ground); stroke-width: 3px; stroke-linejoin: round; font-weight: 600; }
+@media (max-width: 640px) { .chart { overflow-x: auto; } .chart svg { min-width: 34rem; }
+  .square-chart svg { min-width: 0; } tbody th { min-width: 7.5rem; } main { padding: .9rem; }
+  h1 { font-size: 1.35rem; } td, th { padding-right: .6rem; } }
+@media print { main { max-width: none; padding: 0; } tr, figure { break-inside: avoid; } h2 { break-after: avoid; } }
+"""
+
+
+def page(title: str, run: str, content: Iterable[object]) -> str:
+    """Build a whole document."""
+    head = join(
+        [
+            Markup('<meta charset="utf-8">'),
+            Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+            Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
+            tag("title", f"{title} · {bare(run, 80)}"),
+            tag("style", Markup(_colours() + _STYLE)),
+        ]
+    )
+    foot = el("footer", f"elute {versions().get('elute', '')}. This page needs no network.")
+    body = tag("body", tag("main", el("p", named(run), class_="dim"), el("h1", title), *content), foot)
+    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n{body}\n</html>\n'
+
+
+def _colours() -> str:
+    dark, light = variables()
+    swatches = "".join(
+        f".c{i} {{ --swatch: {colour}; }} svg .d{i} {{ stroke: {colour}; }} " for i, colour in enumerate(COLOURS)
+    )
+    screen = "@media screen and (prefers-color-scheme: dark)"
+    return f":root {{ {light} }}\n{screen} {{ :root {{ {dark} }} }}\n{swatches}"
+
+
+def facts(told: Iterable[tuple[str, object]]) -> Markup:
+    """Numbers with what they are called."""
+    return el("dl", *(el("div", el("dt", name), el("dd", value)) for name, value in told), class_="facts")
+
+
+def put(path: Path, text: str) -> None:
+    """Write a page."""
+    body = text.encode(errors="replace")
+    files.write_atomically(path, lambda handle: handle.write(body))
