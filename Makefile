@@ -45,7 +45,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest --ignore=tests/journeys --numprocesses=2 --quiet
 
 journeys: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/journeys --quiet
+	$(BIN)/python -m pytest tests/journeys --numprocesses=2 --dist=loadfile --quiet
 
 # The libraries that elute is measured against, in an environment of their own.
 benchmarks/peers/.venv/.ready: benchmarks/peers/build.sh benchmarks/peers/requirements.txt
