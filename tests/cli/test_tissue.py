@@ -108,6 +108,10 @@ def test_refusals(
     assert message in refusal(capsys, *words, "--config", config)
 
 
+def test_the_demonstration_has_settings_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unknown section 'sae'. There are: paint, pretrain" in refusal(capsys, "demo", "--set", "sae.top_k=3")
+
+
 def test_a_fine_tuned_encoder(
     capsys: pytest.CaptureFixture[str], config: Path, done: dict[str, dict[str, Any]]
 ) -> None:

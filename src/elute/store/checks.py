@@ -138,7 +138,7 @@ def groups(frame: pl.DataFrame, known: dict[str, str], where: Path) -> None:
     """Refuse a group whose rows fall in two splits; `known` remembers the groups met so far."""
     if "split" not in frame.columns:
         return
-    for group, split in frame.select("group", "split").unique().drop_nulls("split").iter_rows():
+    for group, split in frame.select("group", "split").unique(maintain_order=True).drop_nulls("split").iter_rows():
         if group is None:
             raise DataError(
                 f"a row of the split {split!r} has no group", where=where, remedy="Splits are drawn by group."
