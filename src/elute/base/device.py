@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from elute.base.errors import ConfigError, MissingError, near
@@ -52,3 +54,16 @@ def choose(device: str = "auto", dtype: str = "auto") -> Compute:
     if chosen.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False):
         return Compute(chosen, "bf16", f"{chosen}: {why}; bf16: in hardware there")
     return Compute(chosen, "fp32", f"{chosen}: {why}; fp32: bf16 is not in hardware there, and slower")
+
+
+@contextmanager
+def few_threads(most: int = 2) -> Iterator[None]:
+    """A small model is slower on many cores than on two, and rounds otherwise on each number of them."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, most))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -13,8 +13,6 @@ the same for counts and for their logarithms, but for ties.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from elute.base import console, run
+from elute.base.device import few_threads
 from elute.base.errors import MissingError
 from elute.base.recipe import Section
 from elute.base.run import Artifact
@@ -51,7 +50,6 @@ LINEAGES = {  # of the published labels, of which six are of T cells
     "Dendritic": "dendritic",
 }
 _LEAST = 800  # steps below which the model is still at the genes' means
-_THREADS = 2
 
 
 class DemoConfig(Section):
@@ -75,7 +73,7 @@ def demonstrate(folder: Path, config: DemoConfig) -> Artifact:
     cells = open_cells(plan.data, plan.cells)
     if config.steps < _LEAST:
         console.warn(f"in fewer than {_LEAST} steps the model does not get past the genes' means")
-    with alone(plan.output), _few_threads():
+    with alone(plan.output), few_threads():
         settings = PretrainConfig(seed=config.seed, steps=config.steps)
         trained = pretrain(cells, plan.output / "model", settings, anew=config.anew)
         source = prepare(plan, opened=(cells, _with_split(cells, config.seed)))
@@ -193,19 +191,6 @@ def _places(folder: str) -> list[str]:
         "  elute cells run-pipeline --data FILE.h5ad --output results/mine    the same for your own cells",
         "  elute cells pretrain --data FILE.h5ad --donor-key DONOR --output FOLDER    and for a model of your own",
     ]
-
-
-@contextmanager
-def _few_threads() -> Iterator[None]:
-    """So small a model is slower on many cores than on two, and rounds otherwise on each number of them."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, _THREADS))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _with_split(cells: Cells, seed: int) -> str:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 import numpy as np
 
 from elute.base import files
-from elute.base.errors import DamagedError, DataError, VersionError
-from elute.base.tensors import load_tensors
+from elute.base.described import load_described
+from elute.base.errors import DamagedError, DataError
 from elute.heads.head import Head, State
 from elute.heads.settings import Loss, Model
 
@@ -98,27 +98,11 @@ def load_heads(path: Path | str) -> HeadFile:
     path = path / NAME if path.is_dir() else path
     if not path.exists():
         raise DataError("there are no heads", where=path, remedy="Train them first: elute tissue train-heads.")
-    content = load_tensors(path)
-    if not isinstance(content, dict) or not isinstance(content.get("config"), str):
-        raise DamagedError("is no file of gene heads", where=path, remedy=_REMEDY)
-    told = _told(content.pop("config"), path)
+    told, content = load_described(path, "gene heads", schema=SCHEMA, remedy=_REMEDY)
     try:
         return _read(told, {name: _array(value, name) for name, value in content.items()}, content)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         raise DamagedError(f"does not hold what it describes ({error})", where=path, remedy=_REMEDY) from None
-
-
-def _told(text: str, path: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError):
-        told = None
-    schema = told.get("schema_version") if isinstance(told, dict) else None
-    if type(schema) is not int or schema < 1 or not isinstance(told, dict):
-        raise DamagedError("its description is damaged", where=path, remedy=_REMEDY)
-    if schema > SCHEMA:
-        raise VersionError("was written by a newer elute", where=path, remedy="Update elute.")
-    return told
 
 
 def _array(value: Any, name: str) -> np.ndarray[Any, Any]:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elute.base import files
-from elute.base.errors import DamagedError, DataError, VersionError
-from elute.base.tensors import load_tensors
+from elute.base.described import load_described
+from elute.base.errors import DamagedError, DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,28 +109,12 @@ def load_fusion(path: Path | str) -> FusionModel:
     if not path.exists():
         raise DataError("there is no fusion", where=path,
                         remedy="evaluate_classification --save-fused-embeddings writes one.")  # fmt: skip
-    content = load_tensors(path)
-    if not isinstance(content, dict) or not isinstance(content.get("config"), str):
-        raise DamagedError("is no file of a fusion", where=path, remedy=_REMEDY)
-    told = _told(content["config"], path)
+    told, content = load_described(path, "a fusion", schema=SCHEMA, remedy=_REMEDY)
     try:
         return _read(told, content)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         first = (str(error).splitlines() or [""])[0][:120]
         raise DamagedError(f"does not hold what it describes ({first})", where=path, remedy=_REMEDY) from None
-
-
-def _told(text: str, path: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError):
-        told = None
-    schema = told.get("schema_version") if isinstance(told, dict) else None
-    if type(schema) is not int or schema < 1 or not isinstance(told, dict):
-        raise DamagedError("its description is damaged", where=path, remedy=_REMEDY)
-    if schema > SCHEMA:
-        raise VersionError("was written by a newer elute", where=path, remedy="Update elute.")
-    return told
 
 
 def _read(told: Mapping[str, Any], content: Mapping[str, Any]) -> FusionModel:

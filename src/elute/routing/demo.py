@@ -15,12 +15,12 @@ Every step that is there already, and right, is used as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from elute.base import console, run
+from elute.base.device import few_threads
 from elute.base.run import Artifact
 from elute.routing.cause_settings import JudgedConfig, PairEvalConfig, PatchConfig, RoutingDemoConfig
 
@@ -32,7 +32,6 @@ PAIRS = (
     "encoder_layer_1:encoder_layer_2",
 )
 SHOWN = "encoder_layer_1.mlp.input:encoder_layer_1.mlp"
-_THREADS = 2
 
 
 def demonstrate(output: Path | str, config: RoutingDemoConfig | None = None, *, anew: bool = False) -> Artifact:
@@ -50,7 +49,7 @@ def demonstrate(output: Path | str, config: RoutingDemoConfig | None = None, *, 
 
     folder, config = Path(output), config or RoutingDemoConfig()
     names = {text: parse_one(text).name for text in PAIRS}
-    with _few_threads():
+    with few_threads():
         learning = PolicyTrainConfig(
             num_loc=config.num_loc, steps=config.steps, seed=config.seed, epochs=3, device="cpu"
         )
@@ -92,19 +91,6 @@ def _bar(told: Mapping[str, Any]) -> float | None:
 
 def _brief(told: Mapping[str, Any]) -> dict[str, Any]:
     return {"arms": told["arms"], "differences": told["differences"], "identical": told["identical_with_error"]}
-
-
-@contextmanager
-def _few_threads() -> Iterator[None]:
-    """So small a model is slower on many cores than on two, and rounds otherwise on each number of them."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, _THREADS))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def show(answer: dict[str, Any]) -> str:

@@ -11,12 +11,11 @@ genes are predicted. Every stage that is there already, and right, is used as it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from elute.base import console, files, run
+from elute.base.device import few_threads
 from elute.base.recipe import Section
 from elute.base.run import Artifact
 from elute.tissue.painting_settings import PaintConfig
@@ -28,7 +27,6 @@ COHORT, ENCODER = "cohort", "encoder"
 _OTHERS = 8  # patients that the encoder learns from
 _APART = 1_000_000  # seeds of the two cohorts lie so far from each other
 _CODES, _FIRE, _STEPS, _BATCH = 128, 8, 1500, 1024
-_THREADS = 2
 
 
 def run_demo(
@@ -47,7 +45,7 @@ def run_demo(
     cohort = paint or PaintConfig(seed=seed)
     learning = pretrain or PretrainConfig(seed=seed, patch=cohort.patch)
     plan = demo_plan(folder, seed=seed, anew=anew, sections=sections)
-    with _few_threads():
+    with few_threads():
         painted = write_painted(folder / COHORT, cohort, anew=anew)
         learnt = learn(folder / ENCODER, cohort, learning, anew=anew)
         told = run_tissue(plan).summary
@@ -114,16 +112,3 @@ def show(answer: dict[str, Any]) -> str:
     from elute.tissue.demo_telling import lines
 
     return "\n".join(lines(answer, codes=_CODES, fire=_FIRE))
-
-
-@contextmanager
-def _few_threads() -> Iterator[None]:
-    """So small a model is slower on many cores than on two, and rounds otherwise on each number of them."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, _THREADS))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
