@@ -30,7 +30,7 @@ $(VENV)/.cells: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.cells
-	@$(PIP) --editable ".[arrays,cells,geneformer,tissue,routing,app,tensorboard,wandb,dev]"
+	@$(PIP) --editable ".[arrays,cells,geneformer,tissue,routing,particles,app,tensorboard,wandb,dev]"
 	@$(PIP) --no-deps circuit-tracer  # of it the model of a graph's file alone: what it needs besides is gigabytes
 	@touch $@
 

@@ -7,6 +7,7 @@ costs), and what pairing by label invents.
 
     apart    each source alone sees a part of what tells classes apart
     nothing  both see the same part alone: next to nothing is to be gained
+    many     as apart, with five times the particles, and a quarter of the seeds: what a useless source costs falls
 
 python benchmarks/particles.py --seeds 20
 """
@@ -35,6 +36,7 @@ WORLDS: list[tuple[str, Method, dict[str, Any]]] = [
     ("apart", "attention", {}),
     ("apart", "concat", {}),
     ("nothing", "concat", {"own": 0.0, "common": 2.0}),
+    ("many", "concat", {"per_run": 300}),
 ]
 FOLDS, DRAWS = 3, 500
 
@@ -96,7 +98,7 @@ def summed(rows: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--only", choices=("attention", "concat"), help="one kind of fusion")
+    parser.add_argument("--only", choices=sorted({world for world, _, _ in WORLDS}), help="one world")
     asked = parser.parse_args()
     print(
         f"{'world':<9}{'fusion':<11}{'seed':>4}{'n':>6}  alone fused possible  {'gain (95%)':<25}possible  "
@@ -104,14 +106,16 @@ def main() -> None:
     )
     rows: list[dict[str, Any]] = []
     for world, method, changed in WORLDS:
-        if asked.only not in (None, method):
+        if asked.only not in (None, world):
             continue
         own = []
-        for seed in range(asked.seeds):
+        for seed in range(asked.seeds if world != "many" else max(1, asked.seeds // 4)):
             own.append(measure(seed, world, method, changed))
             print(line(own[-1]), flush=True)
         rows += own
         print("\n".join(summed(own)), flush=True)
+    if asked.only:
+        return
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -19,6 +19,7 @@ from elute.base.run import Artifact
 from elute.cli.commands import Face
 from elute.cli.main import elute, main
 from elute.particles import evaluate_classification as module
+from elute.particles.generator import make
 from elute.particles.generator_files import write_made
 from elute.particles.generator_settings import MadeConfig
 from elute.particles.reading_fused import FusedFile
@@ -130,8 +131,9 @@ def test_the_seed_of_the_file_counts_where_no_other_is_given(data: Path, tmp_pat
     assert json.loads((tmp_path / FILES[0]).read_text())["random_seed"] == 9
     done = run("evaluate_classification", "--config", path, "--output-dir", tmp_path, *SHORT, "--random-seed", 9)
     assert done.exit_code == 0
-    assert main(["particles", "evaluate_classification", "--config", str(path), "--output-dir", str(tmp_path),
-                 *map(str, SHORT), "--random-seed", "4"]) == 1  # fmt: skip
+    for other in (["--random-seed", "4"], ["--set", "evaluation.random_seed=4"]):
+        words = ["evaluate_classification", "--config", str(path), "--output-dir", str(tmp_path), *map(str, SHORT)]
+        assert main(["particles", *words, *other]) == 1
 
 
 def test_pairing_by_label_marks_every_output(data: Path, tmp_path: Path) -> None:
@@ -141,6 +143,7 @@ def test_pairing_by_label_marks_every_output(data: Path, tmp_path: Path) -> None
     assert done.exit_code == 0, done.output
     mark = "label-paired: not evidence"
     assert f"*** {mark} ***" in done.stdout
+    assert "no evidence, since rows were paired by label" in done.stdout
     assert json.loads((out / FILES[0]).read_text())["mark"] == mark
     assert mark in (out / "report.html").read_text()
     assert pl.read_parquet_metadata(out / "predictions.parquet")["mark"] == mark
@@ -157,12 +160,54 @@ def test_other_methods_say_that_nothing_is_saved_and_go_on(
     assert not (tmp_path / "f.h5").exists()
 
 
+def test_tables_without_ids_are_numbered_as_the_original_did(data: Path, tmp_path: Path) -> None:
+    """Two CSV files that share runs and coordinates alone; then the lines of the original's README."""
+    made = make(MADE)
+    for s, name in enumerate("ab"):
+        rows = np.flatnonzero(made.seen[s])
+        place = {axis: made.coordinates[s][rows, j] for j, axis in enumerate("xyz")}
+        vectors = {f"v{j}": made.vectors[s][rows, j] for j in range(6)}
+        known = {"class": [made.labels[i] for i in rows], "tomogram": [made.runs[i] for i in rows]}
+        pl.DataFrame({**known, **place, **vectors}).write_csv(tmp_path / f"{name}.csv")
+    config = tmp_path / "two.yaml"
+    config.write_text("sources:\n  - {name: a, path: a.csv}\n  - {name: b, path: b.csv}\n")
+    out, fused = tmp_path / "out", tmp_path / "fused_embeddings.h5"
+    done = run("evaluate_classification", "--config", config, "--output-dir", out, *SHORT, "--group-by", "run_name",
+               "--fusion-method", "attention", "--attention-epochs", 1, "--save-fused-embeddings", fused)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    n = int(made.both.sum())
+    without = ", ".join(f"{int(seen.sum()) - n} of {name}" for seen, name in zip(made.seen, "ab", strict=True))
+    assert f"Matched {n}; without a partner {without}; ambiguous none." in done.stdout
+    assert "3 folds of whole runs." in done.stdout
+    with h5py.File(fused, "r") as f:
+        assert f["embeddings"]["sample_0"]["mu"][:].shape == (6,)
+        assert f["metadata"].attrs["n_samples"] == n
+        assert [name.decode() for name in f["metadata"]["class_names"][:]] == made.classes
+    assert FusedFile(fused).read().particles["id"].to_list() == [f"sample_{i}" for i in range(n)]
+
+
 def test_fuse_says_what_was_fused(original: Path, data: Path, tmp_path: Path) -> None:
     words = ("fuse", "--model", original, "--inputs", data / "classification.yaml", "--output", tmp_path / "g.h5")
     done = run(*words)
     n = len(FusedFile(original / "fused_embeddings.h5"))
     assert f"particles, 6 numbers each; {n} of them the network had learnt from" in done.stdout
     assert "already there, unchanged" in run(*words).stdout
+
+
+def test_what_cannot_be_fused_is_one_line(
+    original: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = [word for name in ("cryolens.h5", "tomotwin.parquet") for word in ("--inputs", f"{name.partition('.')[0]}={data / name}")]  # fmt: skip
+    told = refusal(capsys, "fuse", "--model", original, *both, "--output", tmp_path / "g.h5")
+    assert "the sources share no key" in told
+    assert "--pair-by" not in told, "there is no such option here"
+    assert "(coords, id_column, run_column, coordinate_columns in the configuration file)" in told
+    assert not (tmp_path / "g.h5").exists()
+    mine = tmp_path / "mine.h5"
+    mine.write_text("mine")
+    words = ("fuse", "--model", original, "--inputs", data / "classification.yaml", "--output", mine)
+    assert "there is a file already" in refusal(capsys, *words)
+    assert mine.read_text() == "mine"
 
 
 def _config(folder: Path, **changed: Any) -> Path:
@@ -209,6 +254,29 @@ def _keyless(folder: Path) -> Path:
     return folder / "classification.yaml"
 
 
+def _twice(folder: Path) -> Path:
+    frame = pl.read_csv(folder / "tomotwin.csv")
+    rows = pl.Series("id", [f"p{i // 2}" for i in range(len(frame))])
+    vectors = pl.read_parquet(folder / "tomotwin.parquet").drop("filepath")
+    pl.concat([frame.select("protein").with_columns(rows), vectors], how="horizontal").write_csv(folder / "two.csv")
+    path = folder / "two.yaml"
+    path.write_text("sources:\n  - {name: a, path: two.csv}\n  - {name: b, path: cryolens.h5}\n")
+    return path
+
+
+def _text(folder: Path, text: str) -> Path:
+    path = folder / "text.yaml"
+    path.write_text(text)
+    return path
+
+
+def _rare(folder: Path) -> Path:
+    frame = pl.read_csv(folder / "tomotwin.csv")
+    rare = pl.col("protein") == "beta_galactosidase"
+    pl.concat([frame.filter(~rare), frame.filter(rare)[:2]]).write_csv(folder / "tomotwin.csv")
+    return folder / "classification.yaml"
+
+
 @pytest.mark.parametrize(
     ("spoil", "words", "text"),
     [
@@ -224,6 +292,15 @@ def _keyless(folder: Path) -> Path:
         (_mixed, (), "has 9 numbers, those before it 6"),
         (lambda f: f / "classification.yaml", ("--n-folds", 90, "--group-by", "none"), "particles for 90 folds"),
         (lambda f: f / "classification.yaml", ("--embedding-dim", 64), "and the first 64 are asked for"),
+        (_rare, (), "class 'beta_galactosidase' has 2 particles for 3 folds. Give --n-folds 2"),
+        (_twice, (), "id 'p0' is given twice"),
+        (lambda f: _text(f, "sources: [a, {"), (), "is not valid YAML"),
+        (lambda f: _text(f, "just words"), (), "must hold sections"),
+        (lambda f: _text(f, ""), (), "cryolens_embeddings is missing"),
+        (lambda f: f / "cryolens.h5", (), "cannot be read as YAML"),
+        (lambda f: _text(f, "sources:\n  - {name: a, path: tomotwin.csv}\n"), (), "one source only"),
+        (lambda f: f / "classification.yaml", ("--tolerance", 0), "tolerance"),
+        (lambda f: f / "classification.yaml", ("--attention-epochs", 0), "attention_epochs"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(
@@ -234,6 +311,16 @@ def test_bad_input_is_one_line(
     given = ("--config", spoil(folder), "--output-dir", tmp_path / "out", *SHORT, *words)
     assert text in refusal(capsys, "evaluate_classification", *given)
     assert not (tmp_path / "out" / FILES[0]).exists()
+
+
+def test_an_unknown_method_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", data / "classification.yaml", "--output-dir", tmp_path / "o", "--fusion-method", "mean"]
+    assert module.main([*map(str, words), "--save-fused-embeddings", str(tmp_path / "f.h5")]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].endswith("'mean' is not one of 'average', 'concat', 'weighted', 'attention'.")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_output_that_exists_is_one_line(

@@ -68,9 +68,9 @@ def test_a_permuted_source_gains_nothing_over_20_seeds(method: str, reference: s
     """And the true one gains, as does one that is permuted within classes (`also`: seeds in which that is looked at)."""
     true, none, invented = [], [], []
     for seed in range(20):
-        data = views(200, 2, apart=0.6, widths=(4, 4), seed=seed)
+        data = views(160, 2, apart=0.7, widths=(4, 4), seed=seed)
         more = {"fusion", "permuted_within"} if seed < also else set()
-        found = judged(data, config(method, seed), {reference, "permuted_across", *more})
+        found = judged(data, config(method, seed, attention_epochs=6), {reference, "permuted_across", *more})
         none.append(found["permuted_across"] - found[reference])
         if more:
             true.append(found["fusion"] - found[reference])

@@ -17,6 +17,7 @@ from elute.particles.features import find_features
 from elute.particles.features import show as show_features
 from elute.particles.generator_settings import MadeConfig
 from elute.particles.reading_fused import FusedFile
+from elute.reports.particles import wording
 from elute.store.codes import StoredCodes
 from elute.store.reader import Store
 
@@ -76,10 +77,35 @@ def test_measured_beside_possible_by_hand() -> None:
     found = held_against(truth, plain)
     assert found["best_source"] == "cryolens"
     assert (found["gain"]["possible"], found["gain"]["measured"]["estimate"]) == (0.15, 0.13)
-    assert found["control_holds_0"]
+    assert not found["control_gains"]
     assert found["invented"]["measured"] == pytest.approx(0.03)
     plain["comparisons"][2] = difference("permuted_across", "tomotwin", 0.2)
-    assert not held_against(truth, plain)["control_holds_0"]
+    assert held_against(truth, plain)["control_gains"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-0.02, 0.01, "nothing, as it must be"), (-0.04, -0.01, "none, as it must be, and"), (0.01, 0.04, "a leak"), (None, None, "nothing")],
+)  # fmt: skip
+def test_a_control_is_called_what_its_interval_says(low: float | None, high: float | None, said: str) -> None:
+    assert said in wording.permuted({"difference": {"estimate": 0.0, "low": low, "high": high}})
+
+
+@pytest.mark.parametrize(
+    ("low", "p", "said"),
+    [(0.02, 0.01, "a gain"), (-0.01, 0.01, "not told apart from nothing"), (0.02, 0.3, "p 0.3 over 3 folds and 0.01 by")],
+)  # fmt: skip
+def test_a_gain_is_sure_where_interval_and_tests_agree(low: float, p: float, said: str) -> None:
+    one = {"estimate": 0.05, "low": low, "high": 0.08}
+    plain = {
+        "evidence": True, "sources": {"a": {}, "b": {}},
+        "methods": {name: {"title": name, "overall": {"map": {**one, "estimate": e}}} for name, e in (("a", 0.7), ("b", 0.6), ("fusion", 0.8))},
+        "comparisons": [{"first": "fusion", "second": "a", "metric": "map", "difference": one, "p_t_holm": p,
+                         "p_permutation_holm": 0.01, "per_fold": [0.1, 0.0, 0.05]}],
+    }  # fmt: skip
+    told = " ".join(wording.lead(plain))
+    assert said in told
+    assert "Over a alone" in told
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +142,8 @@ def test_features_go_through_store_dictionary_and_explorer(demo: Path, run: Path
 
 def test_features_stand_beside_their_controls(run: Path) -> None:
     told = json.loads((run / "validation" / "summary.json").read_text())
-    assert set(told["follow"]) == {"features", "permuted labels", "neurons", "principal components", "another seed"}
+    controls = {"permuted labels", "neurons", "principal components", "another seed"}
+    assert controls | {"features"} <= set(told["follow"])
     assert told["follow"]["principal components"]["columns"] == told["follow"]["neurons"]["columns"] == 6
     assert 0 <= told["follow"]["another seed"]["found again"] <= 1
     again = find_features_of(run)

@@ -200,7 +200,7 @@ def test_the_classifier_is_fitted_to_vectors_that_their_network_had_not_seen(
 
 def test_of_nothing_the_fusion_says_nothing_and_is_not_sure_of_it(tmp_path: Path) -> None:
     """With classes that have nothing to do with the vectors a classifier of in-sample vectors is sure, and wrong."""
-    data, settings = views(240, 2, apart=0.0, shift=0.0, seed=3), config(attention_epochs=40)
+    data, settings = views(240, 2, apart=0.0, shift=0.0, seed=3), config(attention_epochs=25)
     found = evaluate(data, settings, tmp_path)
     one = found.methods["fusion"].overall
     assert one["accuracy"].estimate == pytest.approx(0.5, abs=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,15 @@ import pytest
 from scipy.stats import multivariate_normal
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
+from tests.particles.views import joined
 
+from elute.particles.demo import held_against
+from elute.particles.evaluating import evaluate
 from elute.particles.generator import SOURCES, make, make_world
 from elute.particles.generator_files import CONFIG, PARTICLES, TRUTH, write_made
 from elute.particles.generator_settings import MadeConfig
 from elute.particles.generator_truth import average_precision, covariance, known_truth
+from elute.particles.settings import EvaluationConfig
 
 SMALL = MadeConfig(runs=6, per_run=30, classes=4, widths=(8, 7))
 
@@ -64,6 +69,28 @@ def test_without_parts_of_their_own_sources_gain_next_to_nothing_and_labels_inve
     assert truth["gain"]["macro_ap"] < 0.03
     assert truth["invented"]["macro_ap"] > 0.06
     assert known_truth(MadeConfig(common=0), drawn=20_000)["invented"]["macro_ap"] < 0.01
+
+
+def test_fusion_gains_what_the_truth_allows_and_a_permuted_source_nothing(tmp_path: Path) -> None:
+    measured, possible, none, invented = [], [], [], []
+    for seed in range(3):
+        config = MadeConfig(seed=seed, classes=4, runs=16, per_run=70, widths=(8, 8), lost=0)
+        made, truth = make(config), known_truth(config, drawn=20_000)
+        data = replace(joined(list(made.vectors), made.label, made.run), names=SOURCES)
+        settings = EvaluationConfig(n_folds=3, fusion_method="concat", n_resamples=100, random_seed=seed, device="cpu")
+        found = held_against(truth, evaluate(data, settings, tmp_path / str(seed)).plain())
+        for name, best in found["possible"].items():
+            one = found["measured"][name]
+            assert best - 0.1 < one["estimate"] < best + 0.04, name
+        assert found["gain"]["measured"]["low"] > 0
+        assert not found["control_gains"]
+        measured.append(found["gain"]["measured"]["estimate"])
+        possible.append(found["gain"]["possible"])
+        none.append(found["control"]["estimate"])
+        invented.append(found["invented"]["measured"])
+    assert np.mean(measured) == pytest.approx(np.mean(possible), abs=0.05)
+    assert -0.04 < np.mean(none) < 0.01
+    assert np.mean(invented) > 0
 
 
 def test_average_precision_is_scikit_learns() -> None:

@@ -52,7 +52,7 @@ def _sources_file(made: click.Command) -> click.Command:
 @click.option("--output-dir", "output", required=True, type=FOLDER, help="Folder of the results.")
 @click.option("--save-fused-embeddings", "save", type=FILE, help="HDF5 for fused embeddings (attention alone).")
 @click.option("--layout", type=click.Choice(["auto", "groups", "bulk", "both"]), default="auto", show_default=True,
-              help="How these are laid out: a group a particle, or whole arrays from 100,000 on.")  # fmt: skip
+              help="How these are laid out: a group a particle, or whole arrays above 100,000.")  # fmt: skip
 @click.option("--anew", is_flag=True, help="Do everything again, and write over what lies there.")
 def evaluate_classification(
     *, sources: Path, output: Path, save: Path | None, layout: Any, anew: bool, config: dict[str, Any]
@@ -65,7 +65,8 @@ def evaluate_classification(
     """
     from elute.particles.classification import evaluate_classification as evaluate
 
-    given = click.get_current_context().params.get("random_seed") is not None
+    asked = click.get_current_context().params
+    given = asked["random_seed"] is not None or any("random_seed" in word for word in asked["overrides"])
     return evaluate(
         sources, output, config["evaluation"], seed_given=given, save=save, layout=layout, anew=anew
     )  # fmt: skip

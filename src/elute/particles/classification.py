@@ -150,6 +150,7 @@ def in_short(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "n_samples": plain["n_samples"], "classes": plain["classes"], "n_folds": plain["n_folds"],
         "grouped_by": plain["grouped_by"], "pairing": plain["pairing"]["by"], "mark": plain["mark"],
+        "counts": {name: plain["pairing"][name] for name in ("matched", "unmatched", "ambiguous")},
         "methods": methods, "said": wording.lead(plain),
     }  # fmt: skip
 
@@ -182,6 +183,13 @@ def _digest(path: Path) -> str | None:
     return files.digest_file(path)[:16] if path.is_file() else None
 
 
+def _paired(counts: Mapping[str, Any]) -> str:
+    """How many particles found their partners, and how many did not."""
+    left = ", ".join(f"{n:,} of {name}" for name, n in counts["unmatched"].items())
+    doubtful = ", ".join(f"{n:,} of {name}" for name, n in counts["ambiguous"].items() if n)
+    return f"Matched {counts['matched']:,}; without a partner {left}; ambiguous {doubtful or 'none'}."
+
+
 def show(answer: Mapping[str, Any]) -> str:
     """Say what was found, and where it lies."""
     from elute.reports.particles import wording
@@ -189,9 +197,9 @@ def show(answer: Mapping[str, Any]) -> str:
     heads = f"{'':<46}{'macro average precision (95%)':<32}{'accuracy (95%)'}"
     lines = [""]
     lines += [f"*** {answer['mark']} ***", ""] if answer["mark"] else []
-    whole = "runs" if answer["grouped_by"] == "run" else "particles"
+    dealt = "folds of whole runs" if answer["grouped_by"] == "run" else "folds, particles dealt one by one"
     told = f"{answer['n_samples']:,} particles of {len(answer['classes'])} classes, paired by {answer['pairing']}"
-    lines += [f"{told}; {answer['n_folds']} folds of whole {whole}.", "", heads]
+    lines += [f"{told}; {answer['n_folds']} {dealt}.", _paired(answer["counts"]), "", heads]
     for one in answer["methods"].values():
         title = one["title"] if len(one["title"]) < 45 else f"{one['title'][:43]}…"
         lines.append(f"{title:<46}{wording.with_interval(one['map']):<32}{wording.with_interval(one['accuracy'])}")

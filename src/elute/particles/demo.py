@@ -75,7 +75,7 @@ def held_against(truth: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str
         "best_source": best,
         "gain": {"possible": truth["gain"]["macro_ap"], "measured": None if gain is None else gain["difference"]},
         "control": None if across is None else across["difference"],
-        "control_holds_0": not wording.leaks(plain),
+        "control_gains": wording.leaks(plain),
         "invented": {"possible": truth["invented"]["macro_ap"], "measured": within - fusion},
     }
 
@@ -98,7 +98,7 @@ def show(answer: Mapping[str, Any]) -> str:
     measured = "–" if gain["measured"] is None else wording.with_interval(gain["measured"], sign=True)
     lines.append(f"{'gain over ' + found['best_source']:<30}{gain['possible']:>+8.3f}   {measured}")
     if found["control"] is not None:
-        held = "nothing, as it must be" if found["control_holds_0"] else "MORE THAN NOTHING: a leak"
+        held = wording.permuted({"difference": found["control"]})
         lines.append(f"{'gain, one source permuted':<30}{0:>8.3f}   "
                      f"{wording.with_interval(found['control'], sign=True)}: {held}")  # fmt: skip
     lines += [

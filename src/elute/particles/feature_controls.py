@@ -6,18 +6,23 @@ again on those that show. Beside the number of such features stand
     permuted labels         the same features, the classes dealt out anew within runs
     neurons                 the numbers of the embedding, as they are
     principal components    of those numbers, as many as there are
+    random weights          the dictionary with the weights that it began with; biases alone learn
     another seed            a dictionary that began elsewhere: also how many features it finds again
+
+Beside each count stands how well classes are told at best: of each class the column that is furthest from chance on the
+particles that choose, its AUROC on those that show, and the mean of that over the classes; with permuted labels too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from elute.base import console
+from elute.particles.feature_best import Best
 from elute.particles.feature_settings import ParticleFeaturesConfig
 
 if TYPE_CHECKING:
@@ -27,7 +32,8 @@ if TYPE_CHECKING:
     from elute.analysis.followers import Followers
     from elute.analysis.tally import Tallied
 
-FOLDER = "controls/another_seed"
+Blocks = Callable[[], "Iterable[Any]"]
+SEED, UNTRAINED = "controls/another_seed", "controls/random_weights"
 ALIKE = 0.7  # cosine at which a feature counts as found again
 
 
@@ -52,19 +58,21 @@ def hold_against(
     counter = _Counter(table, config)
     labelled = table["label"].drop_nulls().n_unique() > 1
     if labelled:
-        found = counter(_means(tallied), permutations=config.permutations)
-        follow["features"] = _told(found)
-        follow["permuted labels"] = _permuted(found)
+        found = counter(lambda: _means(tallied), permutations=config.permutations)
+        follow["features"] = found
+        follow["permuted labels"] = found.pop("permuted", {"not run": "no permutations were asked for"})
         x = np.concatenate([rows[site].numpy() for rows, _ in Store(store).batches(1 << 15, sites=[site])])
         x = x.astype(np.float64)
-        follow["neurons"] = _told(counter([x], both_signs=True))
+        follow["neurons"] = counter(lambda: [x], both_signs=True)
         chose = x[(table["split"] == "train").to_numpy()]
         turn = np.linalg.svd(chose - chose.mean(axis=0), full_matrices=False)[2].T
-        follow["principal components"] = _told(counter([x @ turn], both_signs=True))
+        follow["principal components"] = counter(lambda: [x @ turn], both_signs=True)
+        random = _random(store, folder, site, cells=len(table), config=config)
+        follow["random weights"] = counter(lambda: _means(random))
     else:
         answer["note"] = "no classes are known: nothing is counted by them"
     other, stability, again = _another_seed(store, folder, site, cells=len(table), config=config)
-    follow["another seed"] = {**again, **(_told(counter(_means(other))) if labelled else {"columns": len(stability)})}
+    follow["another seed"] = {**again, **(counter(lambda: _means(other)) if labelled else {"columns": len(stability)})}
     return {**answer, "follow": follow}, stability
 
 
@@ -79,13 +87,19 @@ class _Counter:
         self.runs = None if table["donor"].null_count() else table["donor"].to_list()
         self.config = config
 
-    def __call__(self, blocks: Iterable[Any], *, both_signs: bool = False, permutations: int = 0) -> Followers:
+    def __call__(self, blocks: Blocks, *, both_signs: bool = False, permutations: int = 0) -> dict[str, Any]:
+        """Tell how many columns follow a class; the same with permuted labels is under "permuted"."""
         from elute.analysis.followers import followers
 
-        return followers(
-            blocks, self.labels, self.choosing, shown=self.shown, at=self.config.at, least=self.config.least,
-            both_signs=both_signs, permutations=permutations, within=self.runs, seed=self.config.seed,
+        config = self.config
+        found = followers(
+            blocks(), self.labels, self.choosing, shown=self.shown, at=config.at, least=config.least,
+            both_signs=both_signs, permutations=permutations, within=self.runs, seed=config.seed,
         )  # fmt: skip
+        best = Best(self.labels, self.choosing, self.shown, levels=list(found.levels))
+        scores = best.scores(blocks, both_signs=both_signs, permutations=permutations, runs=self.runs, seed=config.seed)
+        told = _told(found, scores[0])
+        return {**told, "permuted": _permuted(found, scores[1:])} if permutations else told
 
 
 def _means(tallied: Tallied) -> Iterable[Any]:
@@ -94,19 +108,22 @@ def _means(tallied: Tallied) -> Iterable[Any]:
     return (block.mean for block in pooled(tallied))
 
 
-def _permuted(found: Followers) -> dict[str, Any]:
+def _permuted(found: Followers, scores: list[float | None]) -> dict[str, Any]:
     if found.note:
         return {"not run": found.note}
     permuted = found.permuted
     middle = float(np.median(permuted)) if permuted else None
-    return {"columns": found.columns, "follow": middle, "most": max(permuted, default=None)}
+    told = {"columns": found.columns, "follow": middle, "most": max(permuted, default=None)}
+    known = [score for score in scores if score is not None]
+    return {**told, "auroc": float(np.median(known)) if known else None}
 
 
-def _told(found: Followers) -> dict[str, Any]:
+def _told(found: Followers, score: float | None) -> dict[str, Any]:
     return {
         "columns": found.columns,
         "follow": found.total if found.levels else None,
         "by type": found.levels,
+        "auroc": score,
         "no claim": list(found.small),
         "both signs": found.both_signs,
         "best": {name: [part.column for part in best] for name, best in found.best.items()},
@@ -122,7 +139,7 @@ def _another_seed(
     from elute.dictionaries.files import load_dictionary
     from elute.particles.feature_training import learn, tally
 
-    place = folder / FOLDER
+    place = folder / SEED
     console.say(f"{site}: control: another seed")
     with console.hushed():
         learn(store, place, site, config=config, seed=1)
@@ -137,6 +154,18 @@ def _another_seed(
         "found again by chance": float((chance >= ALIKE).mean()),
     }
     return tallied, stability, again
+
+
+def _random(store: Path, folder: Path, site: str, *, cells: int, config: ParticleFeaturesConfig) -> Tallied:
+    """Tally the dictionary that has learnt nothing but its biases."""
+    from elute.dictionaries.files import load_dictionary
+    from elute.particles.feature_training import learn, tally
+
+    place = folder / UNTRAINED
+    console.say(f"{site}: control: random weights")
+    with console.hushed():
+        learn(store, place, site, config=config, control="random-decoder")
+        return tally(store, place, load_dictionary(place), cells=cells, output=folder, config=config)
 
 
 def _nearest(mine: Any, others: Any) -> NDArray[np.float64]:

@@ -12,13 +12,16 @@ from elute.base.errors import ConfigError, EluteError
 if TYPE_CHECKING:
     from elute.analysis.tally import Tallied
     from elute.dictionaries.dictionary import Dictionary
+    from elute.engine.settings import Control
     from elute.particles.feature_settings import ParticleFeaturesConfig
 
 _ROWS = 1 << 15
 
 
-def learn(store: Path, folder: Path, site: str, *, config: ParticleFeaturesConfig, seed: int = 0) -> None:
-    """Train a dictionary; what other settings gave is trained anew."""
+def learn(
+    store: Path, folder: Path, site: str, *, config: ParticleFeaturesConfig, seed: int = 0, control: Control = "none"
+) -> None:  # fmt: skip
+    """Train a dictionary, or the null of that training; what other settings gave is trained anew."""
     from elute.engine.fit import FitConfig
     from elute.engine.resume import OtherSettingsError
     from elute.engine.settings import DeadConfig, DictionaryConfig, LearnConfig
@@ -31,7 +34,7 @@ def learn(store: Path, folder: Path, site: str, *, config: ParticleFeaturesConfi
         raise ConfigError(f"k = {k} is more than the {n} features", remedy="Give a smaller --k or more --n-features.")
     training = Training(
         dictionary=DictionaryConfig(reads=(site,), n_features=n, k=k),
-        learn=LearnConfig(device=config.device),
+        learn=LearnConfig(device=config.device, control=control),
         fit=FitConfig(steps=config.steps, batch_size=config.batch_size, seed=config.seed + seed),
         dead=DeadConfig(dead_after_rows=max(20_000, 10 * config.batch_size)),
     )

@@ -124,7 +124,7 @@ def join_unlabelled(tables: Sequence[ParticleTable], config: EvaluationConfig) -
     alike[0] = replace(alike[0], particles=alike[0].particles.with_columns(
         point_index=pl.Series(np.arange(len(first)), dtype=pl.Int64)
     ))  # fmt: skip
-    joined = join(alike, config)
+    joined = join(alike, config, judged=False)
     own = first[joined.particles["point_index"].to_list()]
     lost = own["label"].null_count()
     if lost:

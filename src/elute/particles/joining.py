@@ -50,8 +50,8 @@ class _Match:
     counts: dict[str, Any]
 
 
-def join(tables: Sequence[ParticleTable], config: EvaluationConfig) -> Joined:
-    """Pair the rows of two or more sources."""
+def join(tables: Sequence[ParticleTable], config: EvaluationConfig, *, judged: bool = True) -> Joined:
+    """Pair the rows of two or more sources; `judged` says that fusion is to be judged by them, not used alone."""
     if len(tables) < 2:
         raise DataError("one source only", where="join", remedy="Give two or more: there is nothing to fuse.")
     pairing: Pairing
@@ -59,11 +59,11 @@ def join(tables: Sequence[ParticleTable], config: EvaluationConfig) -> Joined:
         pairing, match = "label", _by_label(tables, seed=config.random_seed)
         console.warn(f"rows were paired at random within each class: {NOT_EVIDENCE}")
     else:
-        pairing, match = _by_key(tables, tolerance=config.tolerance)
+        pairing, match = _by_key(tables, tolerance=config.tolerance, judged=judged)
     return _joined(tables, match, pairing)
 
 
-def _by_key(tables: Sequence[ParticleTable], *, tolerance: float) -> tuple[Pairing, _Match]:
+def _by_key(tables: Sequence[ParticleTable], *, tolerance: float, judged: bool) -> tuple[Pairing, _Match]:
     """Pair by id, else by place; say what is missing where neither can be."""
     without_ids = [t.name for t in tables if not t.has("id")]
     shared: set[str] = set()
@@ -76,8 +76,10 @@ def _by_key(tables: Sequence[ParticleTable], *, tolerance: float) -> tuple[Pairi
         return "run and coordinates", _by_place(tables, tolerance=tolerance)
     ids = f"{' and '.join(without_ids)} has no ids" if without_ids else _no_common_id(tables)
     places = f"{' and '.join(without_places)} has no run and coordinates for every particle"
-    raise DataError(f"the sources share no key: {ids}, and {places}; {_LABEL_PAIRING}", where="join",
-                    remedy="Give ids, or runs and coordinates, in every source.")  # fmt: skip
+    raise DataError(f"the sources share no key: {ids}, and {places}{f'; {_LABEL_PAIRING}' if judged else ''}",
+                    where="join",
+                    remedy="Give ids, or runs and coordinates, in every source (coords, id_column, run_column, "
+                           "coordinate_columns in the configuration file).")  # fmt: skip
 
 
 def _no_common_id(tables: Sequence[ParticleTable]) -> str:

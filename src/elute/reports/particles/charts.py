@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from elute.reports.html import Markup, join
@@ -11,43 +12,71 @@ from elute.reports.tissue.markup import el
 from elute.reports.validation_svg import Drawing, cut, hint, line, mark, number, plain, ticks, words
 
 Row = tuple[str, str, Mapping[str, Any]]  # what it is called, its kind of mark, estimate with low and high
-_WIDE, _LEFT, _RIGHT, _ROW = 700.0, 270.0, 54.0, 23.0
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Room of a drawing: on a desk names stand beside their marks, on a telephone above them."""
+
+    kind: str
+    wide: float
+    left: float
+    right: float
+    row: float
+    above: bool
+
+
+_SHAPES = (_Shape("desk", 700, 270, 54, 23, above=False), _Shape("telephone", 360, 8, 44, 37, above=True))
 
 
 def whiskers(name: str, title: str, rows: Sequence[Row], *, unit: str, ends: tuple[float, float]) -> Markup:
-    """Numbers with their intervals, one below the other, on one axis."""
+    """Numbers with their intervals, one below the other, on one axis; drawn once for a desk, once for a telephone."""
+    return join(
+        el(
+            "figure",
+            Drawing(f"{name}-{shape.kind}", title, shape.wide, 40 + shape.row * len(rows), marks).svg(),
+            class_=f"chart {shape.kind}",
+        )
+        for shape in _SHAPES
+        for marks in [_whiskers(shape, rows, unit=unit, ends=ends)]
+    )
+
+
+def _whiskers(shape: _Shape, rows: Sequence[Row], *, unit: str, ends: tuple[float, float]) -> Markup:
     low, high = ends
-    height = 40 + _ROW * len(rows)
+    height = 40 + shape.row * len(rows)
 
     def across(value: float) -> float:
-        return _LEFT + (_WIDE - _LEFT - _RIGHT) * (min(max(value, low), high) - low) / (high - low)
+        room = shape.wide - shape.left - shape.right
+        return shape.left + room * (min(max(value, low), high) - low) / (high - low)
 
     marks: list[Markup] = []
-    for tick in ticks(low, high, 6):
+    for tick in ticks(low, high, 4 if shape.above else 6):
         kind = "mark" if tick == 0 and low < 0 else "rule"
         marks.append(line(kind, (across(tick), 4), (across(tick), height - 34)))
         marks.append(words(across(tick), height - 20, number(tick), kind="dim", text_anchor="middle"))
-    marks.append(words(_WIDE - _RIGHT, height - 4, unit, kind="dim", text_anchor="end"))
-    for i, (label, kind, told) in enumerate(rows):
-        y = 4 + _ROW * (i + 0.5)
-        marks.append(words(_LEFT - 10, y + 4, cut(label, 0.9 * _LEFT), text_anchor="end"))
-        if told["estimate"] is None:
-            marks.append(words(across(low) + 4, y + 4, "not told", kind="dim"))
-            continue
-        if told["low"] is not None:
-            marks.append(line("whisker", (across(told["low"]), y), (across(told["high"]), y)))
-        marks.append(
-            mark(
-                "circle",
-                kind,
-                hint(plain(f"{label}: {three(told['estimate'])}")),
-                cx=across(told["estimate"]),
-                cy=y,
-                r=5,
-            )
-        )
-        marks.append(words(_WIDE - 2, y + 4, three(told["estimate"]), kind="dim", text_anchor="end"))
-    return el("figure", Drawing(name, title, _WIDE, height, join(marks)).svg(), class_="chart")
+    marks.append(words(shape.wide - shape.right, height - 4, unit, kind="dim", text_anchor="end"))
+    for i, row in enumerate(rows):
+        marks += _row(shape, row, middle=4 + shape.row * (i + 0.5), across=across, least=low)
+    return join(marks)
+
+
+def _row(shape: _Shape, row: Row, *, middle: float, across: Callable[[float], float], least: float) -> list[Markup]:
+    """A name, its interval, its number."""
+    label, kind, told = row
+    y = middle + 9 if shape.above else middle
+    if shape.above:
+        marks = [words(shape.left, middle - 5, cut(label, 0.85 * shape.wide), **{"class": "ink halo light"})]
+    else:
+        marks = [words(shape.left - 10, y + 4, cut(label, 0.82 * shape.left), text_anchor="end")]
+    if told["estimate"] is None:
+        return [*marks, words(across(least) + 4, y + 4, "not told", kind="dim")]
+    if told["low"] is not None:
+        marks.append(line("whisker", (across(told["low"]), y), (across(told["high"]), y)))
+    shown = hint(plain(f"{label}: {three(told['estimate'])}"))
+    marks.append(mark("circle", kind, shown, cx=across(told["estimate"]), cy=y, r=5))
+    marks.append(words(shape.wide - 2, y + 4, three(told["estimate"]), kind="dim", text_anchor="end"))
+    return marks
 
 
 def span(rows: Sequence[Row], *, zero: bool = False) -> tuple[float, float]:

@@ -22,6 +22,7 @@ h1 { font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .4rem; }
 main, footer { max-width: 76rem; margin: 0 auto; padding: 1.2rem; } footer { font-size: .83rem; }
 .dim, .note, dt, figcaption, footer { color: var(--dim); }
+figcaption { font-size: .88rem; }
 .note { font-size: .88rem; max-width: 80ch; margin: .2rem 0 .6rem; }
 .note li { margin: .2rem 0; }
 .lead { font-size: 1.05rem; max-width: 80ch; margin: .25rem 0; overflow-wrap: anywhere; }
@@ -63,9 +64,17 @@ svg .whisker { stroke: var(--ring); } svg .mark { stroke: var(--mark); } svg .ce
 svg .dots { fill: none; stroke-linecap: round; stroke-width: 3.6; opacity: .72; }
 svg .curve { fill: none; stroke: var(--held); stroke-width: 2; }
 svg .halo { paint-order: stroke; stroke: var(--ground); stroke-width: 3px; stroke-linejoin: round; font-weight: 600; }
-@media (max-width: 640px) { .chart { overflow-x: auto; } .chart svg { min-width: 34rem; }
-  .square-chart svg { min-width: 0; } tbody th { min-width: 7.5rem; } main { padding: .9rem; }
-  h1 { font-size: 1.35rem; } td, th { padding-right: .6rem; } }
+.telephone { display: none; } svg .light { font-weight: 400; }
+@media (max-width: 640px) { .desk { display: none; } .telephone { display: block; } main { padding: .9rem; }
+  h1 { font-size: 1.35rem; } td, th { padding-right: .6rem; } tbody th { min-width: 7.5rem; }
+  .cards, .cards tbody { display: block; } .cards thead { display: none; }
+  .cards tr { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .3rem .7rem; padding: .6rem 0;
+    border-bottom: 1px solid var(--line); }
+  .cards th, .cards td { border: 0; padding: 0; text-align: left; white-space: normal; min-width: 0;
+    overflow-wrap: anywhere; }
+  .cards th { grid-column: 1 / -1; font-weight: 600; } .cards td .dim { display: block; }
+  .cards td[data-label]::before { content: attr(data-label); display: block; font-size: .76rem; color: var(--dim); }
+  .cards td:has(.verdict)::before { content: none; } }
 @media print { main { max-width: none; padding: 0; } tr, figure { break-inside: avoid; } h2 { break-after: avoid; } }
 """
 

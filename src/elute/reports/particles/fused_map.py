@@ -96,7 +96,9 @@ def drawn(found: FusedMap, codes: NDArray[np.int64], classes: Sequence[str], *, 
     title = f"Map of {len(found.rows):,} fused particles by {found.how}, coloured by class"
     shown = f"{len(found.rows):,} of {of:,} particles" if len(found.rows) < of else f"all {of:,} particles"
     caption = el(
-        "figcaption", f"{found.how} of out-of-fold fused vectors, {shown}. Distances between groups say little."
+        "figcaption",
+        f"{found.how[0].upper()}{found.how[1:]} of out-of-fold fused vectors, {shown}. "
+        "Distances between groups say little.",
     )
     figure = el("figure", Drawing("map", title, wide, tall, join(marks)).svg(), caption, class_="chart")
     return join([_key(classes), figure])

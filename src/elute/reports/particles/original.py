@@ -92,7 +92,7 @@ def _significance(plain: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def comparison(plain: Mapping[str, Any], first: str, second: str, metric: str = "map") -> dict[str, Any] | None:
+def comparison(plain: Mapping[str, Any], first: str, second: str, *, metric: str = "map") -> dict[str, Any] | None:
     """Return the comparison of two methods, if it was made."""
     for one in plain["comparisons"]:
         if (one["first"], one["second"], one["metric"]) == (first, second, metric):

@@ -64,13 +64,22 @@ def lead(plain: Mapping[str, Any]) -> list[str]:
     told = [f"{fusion['title']}: {METRICS['map']} {with_interval(fusion['overall']['map'])}."]
     source = best_source(plain)
     if (one := comparison(plain, FUSION, source)) is not None:
-        word = _word(verdict(one)) if plain["evidence"] else "no evidence, since rows were paired by label"
+        word = _word(one) if plain["evidence"] else "no evidence, since rows were paired by label"
         told.append(f"Over {source} alone {with_interval(one['difference'], sign=True)}: {word}.")
     return [*told, *controls(plain)]
 
 
-def _word(found: str) -> str:
-    return {GAINS: "a gain", APART: "not told apart from nothing", LOSES: "a loss"}[found]
+def _word(one: Mapping[str, Any]) -> str:
+    found, told = verdict(one), one["difference"]
+    if found != APART:
+        return "a gain" if found == GAINS else "a loss"
+    if told["low"] is None or told["low"] <= 0 <= told["high"]:
+        return "not told apart from nothing"
+    over_folds, exchanged = (p_value(one[name]) for name in ("p_t_holm", "p_permutation_holm"))
+    return (
+        f"not sure, though the interval leaves 0 out: p {over_folds} over {len(one['per_fold'])} folds and {exchanged} "
+        "by permutation, corrected for all questions"
+    )
 
 
 def controls(plain: Mapping[str, Any]) -> list[str]:
@@ -79,8 +88,7 @@ def controls(plain: Mapping[str, Any]) -> list[str]:
     told = []
     if (across := control(plain)) is not None:
         shown = with_interval(across["difference"], sign=True)
-        fine = "nothing, as it must be" if not leaks(plain) else "SOMETHING, which it must not: look for a leak"
-        told.append(f"With {last} permuted across all classes the gain is {shown}: {fine}.")
+        told.append(f"With {last} permuted across all classes the gain is {shown}: {permuted(across)}.")
     if WITHIN in methods and plain["evidence"]:
         above = (methods[WITHIN]["overall"]["map"]["estimate"] or 0) - (
             methods[FUSION]["overall"]["map"]["estimate"] or 0
@@ -88,6 +96,16 @@ def controls(plain: Mapping[str, Any]) -> list[str]:
         more = f"{signed(above)} more than there is" if above > 0 else f"no more than there is ({signed(above)})"
         told.append(f"Rows paired by label would have shown {more}.")
     return told
+
+
+def permuted(one: Mapping[str, Any]) -> str:
+    """Say what a source that tells nothing has gained: nothing, or less, or a leak."""
+    low, high = (one["difference"][name] for name in ("low", "high"))
+    if low is not None and low > 0:
+        return "SOMETHING, which it must not: look for a leak"
+    if high is not None and high < 0:
+        return "none, as it must be, and numbers that tell nothing cost a little"
+    return "nothing, as it must be"
 
 
 def control(plain: Mapping[str, Any]) -> dict[str, Any] | None:
