@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from elute.cells.plan import Plan
 from elute.cells.settings import ModelConfig, SitesConfig
 from elute.cells.transcoders import FRONT, Hiding, Job, transcoders
 from elute.cli.main import main
-from elute.dictionaries.files import load_dictionary
+from elute.dictionaries.files import NAME, load_dictionary
 from elute.graphs.read import read_graph
 from elute.graphs.schema import check_graph_file
 from elute.graphs.settings import GraphConfig
@@ -163,6 +164,35 @@ def test_transcoders_of_another_model_are_refused(run: Path) -> None:
         next(opened.model.module.parameters()).add_(1.0)
     with pytest.raises(GuardError, match="has other weights"):
         transcoders(job, ["transcoder"])
+
+
+def test_damaged_and_misplaced_transcoders_are_refused_in_one_line(
+    run: Path, cells_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = Path(shutil.copytree(run, tmp_path / "run"))
+    opened, layers = open_cells_run(mine, data=cells_file, model=None, device="cpu")
+    job = Job(opened, layers, TINY)
+    transcoders(job, ["transcoder"])
+    first, second = (home / NAME for home in job.homes("transcoder"))
+    words = ["cells", "graph", "--results", str(mine), "--data", str(cells_file), "--gene", common(opened)]
+    words += ["--cell-type", a_type(opened), "--dictionaries", "transcoder"]
+
+    def refused() -> str:
+        assert main(words) != 0
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    shutil.copyfile(first, second)
+    assert f"{second.parent}: stands for {layers.writes[0]}, and not for {layers.writes[1]}" in refused()
+    second.write_bytes(second.read_bytes()[:2000])
+    assert f"error: {second}: " in refused()
+
+
+def test_a_run_whose_model_is_gone(
+    run: Path, cells_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["cells", "graph", "--results", str(run), "--data", str(cells_file), "--model", str(tmp_path / "none")]
+    assert main([*words, "--gene", "X", "--cell-type", "Y"]) != 0
+    assert str(tmp_path / "none") in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -199,10 +199,13 @@ def test_checks_are_told_beside_their_controls_and_what_was_published(tmp_path: 
     assert checks["edges"] == {"edges": 3, "sources": 2, "largest": 3e-6, "tolerance": 1e-4}
     assert checks["agreement"]["control_within"] is None
     checks["others"] = [checked("per-layer transcoders")]
+    mean = {"change": 0.5, "control_change": 0.3, "within": 0.2, "control_within": 0.1}
+    checks["elsewhere"] = {"inputs": [{"instance": "a"}, {"instance": "b"}], "mean": mean}
     told = inside(write_graph_page(tmp_path / "graph.html", worked(), title="t", checks=checks))["checks"]
     assert told["name"] == "cross-layer transcoder"
     assert (told["scores"]["replacement"], told["kept"]["completeness"]) == (0.62, 0.8)
     assert (told["agreement"]["change"], told["agreement"]["control_change"]) == (0.61, 0.22)
+    assert told["further"] == {**mean, "kl": None, "control_kl": None, "inputs": 2}
     names = [one["name"] for one in told["others"]]
     assert names == ["per-layer transcoders", "published, cross-layer", "published, per layer"]
     assert told["others"][1]["agreement"]["kl"] == 0.72

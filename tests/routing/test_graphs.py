@@ -35,7 +35,7 @@ FEW = GraphConfig(ablated=12)
 @cache
 def made(tiny_run: Path, place: Path) -> Path:
     folder = Path(shutil.copytree(tiny_run, place / "tiny"))
-    settings = Settings(epochs=EpochsConfig(num_epochs=40, batch_size=64, save_freq=40, device="cpu"))
+    settings = Settings(epochs=EpochsConfig(num_epochs=25, batch_size=64, save_freq=25, device="cpu"))
     train_clt(folder, CltConfig(expansion_factor=2, k=4, num_instances=60), settings)
     return folder
 

@@ -114,7 +114,7 @@ def _typical(opened: Reopened, name: str, symbol: str, *, label: str | None, nee
     if label is None:
         return []
     places = reopening.showing(opened.recorded, most=_LOOKED, seed=0, cell_type=label)
-    found = []
+    found: list[tuple[str, float]] = []
     for _, frame in opened.model.batches(opened.cells.subset(places)):
         rows = frame.filter(pl.col("token") == name)
         found += zip(rows["sample_id"].cast(pl.String), rows["value"].to_list(), strict=True)

@@ -103,7 +103,7 @@ def transcoders(job: Job, kinds: Sequence[str]) -> list[Dictionary | list[Dictio
     found: list[Dictionary | list[Dictionary]] = []
     for kind in kinds:
         made = [load_dictionary(home) for home in job.homes(kind)]
-        _check(job, made)
+        _check(job, kind, made)
         found.append(made[0] if kind == "clt" else made)
     return found
 
@@ -209,9 +209,16 @@ def _weights(job: Job) -> str:
     return job.opened.model.fingerprint().weights
 
 
-def _check(job: Job, made: Sequence[Dictionary]) -> None:
-    """Refuse transcoders of another model."""
-    trained: Mapping[str, Any] = made[0].spec.source.get("model") or {}
-    if trained and trained["weights"] != _weights(job):
-        what = f"was trained on {trained['name']}, and {job.opened.model.name} has other weights"
-        raise GuardError(what, where=job.place, remedy="Give --retrain, or the model that they were trained on.")
+def _check(job: Job, kind: str, made: Sequence[Dictionary]) -> None:
+    """Refuse transcoders of another model, and such as lie in the place of another layer's."""
+    remedy = "Give --retrain, or the model that they were trained on."
+    for number, (home, one) in enumerate(zip(job.homes(kind), made, strict=True)):
+        trained: Mapping[str, Any] = one.spec.source.get("model") or {}
+        if trained and trained["weights"] != _weights(job):
+            what = f"was trained on {trained['name']}, and {job.opened.model.name} has other weights"
+            raise GuardError(what, where=home, remedy=remedy)
+        which = slice(None) if kind == "clt" else slice(number, number + 1)
+        wanted = job.layers.reads[which], job.layers.writes[which]
+        if (tuple(one.spec.reads), tuple(one.spec.writes)) != tuple(map(tuple, wanted)):
+            what = f"stands for {', '.join(one.spec.writes)}, and not for {', '.join(wanted[1])}"
+            raise GuardError(what, where=home, remedy="Give --retrain.")

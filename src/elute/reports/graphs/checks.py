@@ -1,6 +1,6 @@
 """What the page says of a graph's faithfulness, each number beside what it is held against; also `checks.json`.
 
-    {name, scores, kept, nodes, links, edges, agreement, path_length, elsewhere: {inputs: […], mean}, others: [{name, …}, …]}
+    {name, scores, kept, nodes, links, edges, agreement, path_length, elsewhere: {inputs, mean}, others: [{name, …}, …]}
 
 `scores` are those of the whole graph, `kept` those of what was kept when it was pruned (what was dropped counts as an
 error), `edges` the check of edges by ablations in the replacement model, `agreement` the rank correlation of influence

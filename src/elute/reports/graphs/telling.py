@@ -83,24 +83,28 @@ def lines(one: Mapping[str, Any]) -> list[str]:
 def _effects(held: Mapping[str, Any], wrong: Mapping[str, Any] | None, mean: Mapping[str, Any]) -> list[str]:
     if held.get("change") is None:
         return []
-    published = PUBLISHED[0]["agreement"]["kl"]
-    by = f", by divergence {_digits(held['kl'])}" if held.get("kl") is not None else ""
-    shuffled = "" if wrong is None else f", decoders shuffled {_digits(wrong['agreement'].get('change'))}"
-    within = f"{_digits(held.get('within'))}, beside {_digits(held.get('control_within'))}"
-    ours = f"{_digits(held['change'])}{by} (published, of a language model: {published})"
+    shuffled = "" if wrong is None else f"; decoders shuffled {_both(wrong['agreement'])}"
+    published = f"published, of a language model, by divergence: {PUBLISHED[0]['agreement']['kl']}"
     found = [
-        f"  influence against what ablations do to outputs, Spearman: {ours}",
-        f"    beside: another feature's write as strong {_digits(held.get('control_change'))}{shuffled}",
-        f"    among features of one layer and place {within}",
+        f"  influence against what ablations do to outputs, Spearman: {_both(held)}; {published}",
+        f"    beside: another feature's write as strong {_both(held, 'control_')}{shuffled}",
+        f"    among features of one layer and place {_within(held)}",
     ]
     if mean.get("change") is not None:
-        by = f", by divergence {_digits(mean['kl'])}" if mean.get("kl") is not None else ""
         found.append(
-            f"    mean of further inputs {_digits(mean['change'])}{by}, another feature's write"
-            f" {_digits(mean.get('control_change'))}; within {_digits(mean.get('within'))},"
-            f" beside {_digits(mean.get('control_within'))}"
+            f"    mean of further inputs {_both(mean)}, another feature's write {_both(mean, 'control_')};"
+            f" within {_within(mean)}"
         )
     return found
+
+
+def _both(held: Mapping[str, Any], of: str = "") -> str:
+    by = f" (by divergence {_digits(held[f'{of}kl'])})" if held.get(f"{of}kl") is not None else ""
+    return f"{_digits(held.get(f'{of}change'))}{by}"
+
+
+def _within(held: Mapping[str, Any]) -> str:
+    return f"{_digits(held.get('within'))}, beside {_digits(held.get('control_within'))}"
 
 
 def _pair(scores: Mapping[str, Any]) -> str:
