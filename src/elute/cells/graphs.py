@@ -62,7 +62,7 @@ def graph(
 ) -> Artifact:  # fmt: skip
     """Explain what a run's model predicts of a gene in a cell; what was made before is used as it is."""
     from elute.cells.graph_inputs import open_cells_run, precise, questions
-    from elute.reports.graphs.making import CHECKS
+    from elute.reports.graphs.making import is_whole
 
     graph, made_by = graph or GraphConfig(), transcoders or TranscodersConfig()
     opened, layers = open_cells_run(Path(results), data=data, model=model, device=device)
@@ -76,7 +76,7 @@ def graph(
     inputs = {"model": weights, "gene": asked[0].gene, "cell": asked[0].cell, **opened.cells.source, **_digests(sides)}
     with files.locked(output, "making a graph"):
         done = _finished(output, settings, inputs)
-        if done is not None and (output / CHECKS).is_file():
+        if done is not None and is_whole(output):
             console.say(f"{output}: already made with these settings, used as it is")
             return Artifact(STAGE, output, {**done, "reused": True})
         summary = _write(output, case, graph)

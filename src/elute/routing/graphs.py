@@ -37,7 +37,7 @@ def graph_run(
     clt_run: str = "latest",
 ) -> Artifact:  # fmt: skip
     """Explain one choice of a run's policy; what was made with the same settings is used as it is."""
-    from elute.reports.graphs.making import CHECKS
+    from elute.reports.graphs.making import is_whole
     from elute.routing.cause_inputs import finished
     from elute.routing.graph_inputs import open_inputs
 
@@ -49,7 +49,7 @@ def graph_run(
     settings = {"routing_graph": config, "graph": graph}
     with files.locked(output, "making a graph"):
         done = finished(output, STAGE, settings, inputs=given.digests)
-        if done is not None and (output / CHECKS).is_file():
+        if done is not None and is_whole(output):
             console.say(f"{output}: already made with these settings, used as it is")
             return Artifact(STAGE, output, {**done, "reused": True})
         summary = _write(output, given, graph)

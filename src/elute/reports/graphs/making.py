@@ -95,6 +95,11 @@ def finish(
     return {**about, "graphs": {one["name"]: telling.brief(one) for one in told.values()}}
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether the files that people open are all there."""
+    return all((folder / name).is_file() for name in (CHECKS, NAME, f"{folder.name}.json"))
+
+
 def _elsewhere(subject: Subject, config: GraphConfig) -> dict[str, Any]:
     """Hold influence against measured effects on further inputs, too; `mean` is over all of them."""
     from elute.graphs.attribution import attribute

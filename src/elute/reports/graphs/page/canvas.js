@@ -91,7 +91,7 @@ function showTip(unit, x, y) {
   tip.replaceChildren(
     el("strong", {}, named(unit.label, {}, 120)),
     el("span", { class: "below" }, `${unit.kind === "group" ? `supernode of ${unit.members.length}` : unit.kind}, ${placeOf(unit.node)}`),
-    el("span", { class: "below" }, unit.kind === "output" ? `p ${num(unit.node.chance)}` : [`influence ${num(unit.flow)}`, known(unit.node.activation) && !unit.group ? `, activation ${num(unit.node.activation)}` : ""]),
+    el("span", { class: "below" }, unit.kind === "output" ? (known(unit.node.probability) ? `p ${num(unit.node.probability)}` : "") : [`influence ${num(unit.flow)}`, known(unit.node.activation) && !unit.group ? `, activation ${num(unit.node.activation)}` : ""]),
     el("span", { class: "below" }, `${SHOWN.links.incoming.of(unit.u).length} links in, ${SHOWN.links.outgoing.of(unit.u).length} out`));
   const frame = find("frame").getBoundingClientRect();
   tip.style.left = `${Math.max(4, Math.min(x + 14, frame.width - tip.offsetWidth - 6))}px`;

@@ -51,6 +51,9 @@ function readNodes(told, prompt) {
       flow: told.flow[i], cumulative: told.cumulative[i], chance: kind === "output" ? node.token_prob ?? 0 : 0,
     };
   });
+  const outputs = nodes.filter((node) => node.kind === "output");
+  const alone = outputs.length === 1 && outputs[0].chance === 1; // a value that is predicted: it counts for 1, and is no choice
+  for (const node of outputs) node.probability = alone ? null : node.chance;
   return { nodes, top };
 }
 

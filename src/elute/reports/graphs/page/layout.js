@@ -19,7 +19,7 @@ function textWidth(text, font = "11px system-ui, sans-serif") {
 
 /** What is written on an output and on a supernode. */
 function inscription(unit) {
-  if (unit.kind === "output") return `${shortened(unit.label, 14)} ${fixed(unit.node.chance, 2)}`;
+  if (unit.kind === "output") return [shortened(unit.label, 14), known(unit.node.probability) ? fixed(unit.node.probability, 2) : null].filter(known).join(" ");
   const all = unit.group.members.length;
   return `${shortened(unit.label, 16)} (${unit.members.length < all ? `${unit.members.length}/` : ""}${all})`;
 }

@@ -68,7 +68,7 @@ function nodePart(node) {
   const facts = [
     ["layer", layerName(node.layer)], ["position", [String(node.position), " ", named(positionName(node.position), { class: "dim" }, 30)]],
     node.kind === "feature" && ["feature", String(node.feature)], node.kind === "feature" && ["activation", held(node.activation)],
-    node.kind === "output" && ["probability", fixed(node.chance, 3)], node.kind !== "output" && ["influence", num(node.flow), "What comes from it to the outputs by all paths, in this graph"],
+    known(node.probability) && ["probability", fixed(node.probability, 3)], node.kind !== "output" && ["influence", num(node.flow), "What comes from it to the outputs by all paths, in this graph"],
     node.kind !== "output" && ["with those above it", percent(node.cumulative), "The share of influence that this node and all stronger ones carry together"],
   ];
   return [
@@ -106,7 +106,7 @@ function ranked(title, numbers, first) {
   if (!numbers.length) return null;
   const most = Math.max(...numbers.map((i) => GRAPH.nodes[i].flow));
   const heads = [{ text: "Node" }, { text: "Influence", n: true, title: "What comes from it to the outputs by all paths" }];
-  const row = (i) => ({ kind: `end ${GRAPH.nodes[i].kind}`, cells: [[kindMark(GRAPH.nodes[i].kind), nodeLink(i), below(placeOf(GRAPH.nodes[i]))], GRAPH.nodes[i].kind === "output" ? `p ${fixed(GRAPH.nodes[i].chance)}` : [num(GRAPH.nodes[i].flow), bar(GRAPH.nodes[i].flow, most)]] });
+  const row = (i) => ({ kind: `end ${GRAPH.nodes[i].kind}`, cells: [[kindMark(GRAPH.nodes[i].kind), nodeLink(i), below(placeOf(GRAPH.nodes[i]))], GRAPH.nodes[i].kind === "output" ? (known(GRAPH.nodes[i].probability) ? `p ${fixed(GRAPH.nodes[i].probability)}` : "") : [num(GRAPH.nodes[i].flow), bar(GRAPH.nodes[i].flow, most)]] });
   return [el("h3", {}, title, dim(` ${num(numbers.length)}`)), more((n) => table(title, heads, numbers.slice(0, n).map(row)), numbers.length, first)];
 }
 

@@ -59,7 +59,7 @@ function drawScores() {
   const mine = checks && { ...checks, nodes: checks.nodes ?? own_.nodes, links: checks.links ?? own_.links };
   const columns = mine ? [mine, ...checks.others] : [own_];
   const heads = [{ text: "" }, ...columns.map((one) => ({ text: shortened(one.name, 60), n: true }))];
-  const rows = PARTS.filter(([, write]) => columns.some((one) => !isUnknown(write(one))))
+  const rows = PARTS.filter(([, write]) => columns.some((one) => !one.published && !isUnknown(write(one))))
     .map(([name, write, title]) => [el("span", { title }, name), ...columns.map((one) => (one.published && isUnknown(write(one)) ? dim("–") : write(one)))]);
   const left = told("left_out");
   const bent = Array.isArray(told("not_linear")) ? told("not_linear") : [];
