@@ -199,6 +199,8 @@ def test_features_open_in_the_explorer_with_their_controls(show: Open, features:
     best = frame.filter(pl.col("auroc_shown").is_not_null()).sort("auroc_shown", descending=True).row(0, named=True)
     page = show(features / "dashboard.html", size, f"#feature={best['feature']}")
     page.wait_for_selector("body[data-read]")
+    expect(page.locator("#mark")).to_contain_text("in-sample: the network had learnt the classes of 240 of these")
+    expect(page.locator("#reading")).to_contain_text("Here a cell is a particle")
     panel = page.locator("#panel")
     expect(panel.locator("h2")).to_have_text(f"Feature {best['feature']}")
     expect(panel).to_contain_text("in-sample: the network had learnt the classes of 240 of these")

@@ -42,7 +42,7 @@ _OTHERS = ("sae_final.pt", "checkpoint.pt", "cells.parquet", "particles.parquet"
 _ROWS = 1 << 15
 _LEAST = 500  # particles from which on a map of neighbours says more than two directions
 _SHOWN = ("columns", "follow", "by type", "auroc", "found again", "found again by chance", "not run")
-_READ = "There a cell is a particle, a cell type its class, a donor its run; nothing is told of genes or databases."
+_READ = "a cell is a particle, a cell type its class, a donor its run; nothing is told of genes or databases."
 _MORE = 0.7  # AUROC from which on a class is named
 
 
@@ -182,7 +182,7 @@ def _site(
     files.write_atomically(folder / "feature_donors.parquet", told.dots.write_parquet)
     files.write_atomically(folder / "features.parquet", frame.write_parquet)
     summary = {key: value for key, value in told.summary.items() if key != "kinds"}
-    files.write_json(folder / SUMMARY, {"site": site, "label": "class", "mark": mark, **summary})
+    files.write_json(folder / SUMMARY, {"site": site, "label": "class", "mark": mark, "reading": f"Here {_READ}", **summary})
     files.make_folder(folder / "validation")
     files.write_json(folder / "validation" / "summary.json", held)
     follow = held.get("follow", {})
@@ -250,7 +250,7 @@ def show(answer: dict[str, Any]) -> str:
         explained = "  variance explained on particles held out {}; by as many principal directions {}".format(*parts)
         lines += ["", f"{site}: {fire}", explained, *(_line(name, one) for name, one in told["follow"].items())]
         lines += [f"  {note}" for note in told["notes"]]
-    return "\n".join([*lines, "", f"Open {answer['path']}/{answer['dashboard']} in a browser.", _READ])
+    return "\n".join([*lines, "", f"Open {answer['path']}/{answer['dashboard']} in a browser.", f"In it {_READ}"])
 
 
 def _line(name: str, one: dict[str, Any]) -> str:

@@ -17,6 +17,11 @@ function drawTop() {
   document.title = `${shortened(INFO.run, 80)}: features`;
   find("site").replaceChildren(...INFO.sites.map((one) => el("option", { value: one.key }, shortened(one.name, 60))));
   find("sites").hidden = INFO.sites.length < 2;
+  for (const name of ["mark", "reading"]) { // what holds for all of the page, and how its words are to be read
+    const said = INFO.sites.map((one) => own(one.extraction, name)).find((text) => typeof text === "string" && text);
+    find(name).hidden = !said;
+    find(name).textContent = shortened(said ?? "", 300);
+  }
 }
 
 /** Let the head of the page say where one is. */
