@@ -66,7 +66,7 @@ def test_a_write_replaces_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.bin"]  # noqa: PTH208
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.EIO, "no"), SystemExit(3)])
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.EBUSY, "no"), SystemExit(3)])
 def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(b"old")
@@ -212,6 +212,23 @@ def test_a_disk_that_is_really_full_and_then_read_only(small_disk: Path) -> None
     ):
         with pytest.raises(SpaceError, match=r"the file system is read-only\. Choose another folder, or change"):
             attempt()
+
+
+def test_a_disk_that_is_gone(tmp_path: Path) -> None:
+    remedy = "Is the disk there? Bring it back, or choose another folder."
+    with pytest.raises(SpaceError) as error:
+        write_json(tmp_path / "gone" / "x.json", 1)
+    assert str(error.value) == f"{tmp_path / 'gone' / 'x.json'}: the folder is not there, and none can be made. {remedy}"
+    with pytest.raises(SpaceError) as error:
+        make_folder(Path("/proc/gone/x"))
+    assert str(error.value) == f"/proc/gone/x: the folder is not there, and none can be made. {remedy}"
+
+    def broken(_: BinaryIO) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(SpaceError, match="the disk answers with an error. Is the disk there"):
+        write_atomically(tmp_path / "x.bin", broken)
+    assert not list(tmp_path.iterdir())
 
 
 def test_names_that_cannot_be_written(tmp_path: Path) -> None:

@@ -29,6 +29,13 @@ _DENIED = {
     errno.EPERM: "no permission to write",
     errno.EROFS: "the file system is read-only",
 }
+_GONE = {
+    errno.ENOENT: "the folder is not there, and none can be made",
+    errno.EIO: "the disk answers with an error",
+    errno.ENODEV: "the disk is not there",
+    errno.ENXIO: "the disk is not there",
+    errno.ESTALE: "the disk is not there any more",
+}
 _MISNAMED = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -49,6 +56,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in _DENIED:
             raise SpaceError(
                 _DENIED[error.errno], where=path, remedy="Choose another folder, or change its permissions."
+            ) from error
+        if error.errno in _GONE:
+            raise SpaceError(
+                _GONE[error.errno], where=path, remedy="Is the disk there? Bring it back, or choose another folder."
             ) from error
         if error.errno in _MISNAMED:
             raise SpaceError(
