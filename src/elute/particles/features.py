@@ -182,7 +182,8 @@ def _site(
     files.write_atomically(folder / "feature_donors.parquet", told.dots.write_parquet)
     files.write_atomically(folder / "features.parquet", frame.write_parquet)
     summary = {key: value for key, value in told.summary.items() if key != "kinds"}
-    files.write_json(folder / SUMMARY, {"site": site, "label": "class", "mark": mark, "reading": f"Here {_READ}", **summary})
+    said = {"site": site, "label": "class", "mark": mark, "reading": f"Here {_READ}"}
+    files.write_json(folder / SUMMARY, {**said, **summary})
     files.make_folder(folder / "validation")
     files.write_json(folder / "validation" / "summary.json", held)
     follow = held.get("follow", {})
