@@ -218,7 +218,9 @@ def test_a_disk_that_is_gone(tmp_path: Path) -> None:
     remedy = "Is the disk there? Bring it back, or choose another folder."
     with pytest.raises(SpaceError) as error:
         write_json(tmp_path / "gone" / "x.json", 1)
-    assert str(error.value) == f"{tmp_path / 'gone' / 'x.json'}: the folder is not there, and none can be made. {remedy}"
+    assert (
+        str(error.value) == f"{tmp_path / 'gone' / 'x.json'}: the folder is not there, and none can be made. {remedy}"
+    )
     with pytest.raises(SpaceError) as error:
         make_folder(Path("/proc/gone/x"))
     assert str(error.value) == f"/proc/gone/x: the folder is not there, and none can be made. {remedy}"
