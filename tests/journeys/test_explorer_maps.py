@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -299,8 +300,13 @@ def test_fingers_on_a_telephone(show: Open, made: tuple[Path, dict[str, Any]]) -
     for name, apart in (("touchStart", 30), ("touchMove", 60), ("touchMove", 120), ("touchEnd", 0)):
         fingers = [{"x": float(middle[0] + way * apart), "y": float(middle[1])} for way in (-1, 1)] if apart else []
         touch.send("Input.dispatchTouchEvent", {"type": name, "touchPoints": fingers})
-    pane(page, "cells").get_by_role("button", name="Choose the cells that are in view").tap()
-    expect(page.locator(".map-chosen h2")).to_contain_text("cells chosen")
+    chosen = page.locator(".map-chosen h2")
+    for _ in range(3):  # a tap that comes while the fingers leave is taken as a part of what they did
+        pane(page, "cells").get_by_role("button", name="Choose the cells that are in view").tap()
+        with suppress(AssertionError):
+            expect(chosen).to_contain_text("cells chosen", timeout=5_000)
+            break
+    expect(chosen).to_contain_text("cells chosen")
     assert 0 <= int(page.locator(".map-chosen h2").inner_text().split()[0]) < 300, "the pinch zoomed in"
 
 
