@@ -116,9 +116,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def save(path: Path, sections: Mapping[str, Section]) -> None:
     """Write the resolved settings beside the other sections that the file already has."""
     kept = read_yaml(path) if path.exists() else {}
-    kept.update({name: section.model_dump(mode="json") for name, section in sections.items()})
+    kept.update(plain(sections))
     data = yaml.safe_dump(kept, sort_keys=True, allow_unicode=True).encode()
     write_atomically(path, lambda handle: handle.write(data))
+
+
+def plain(sections: Mapping[str, Section]) -> dict[str, dict[str, Any]]:
+    """Sections as JSON holds them."""
+    return {name: section.model_dump(mode="json") for name, section in sections.items()}
 
 
 class _OnceLoader(yaml.SafeLoader):

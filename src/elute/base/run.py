@@ -79,24 +79,31 @@ def record(
 ) -> None:
     """Write what a finished stage did; `inputs` map a name to a digest, settings are one section or several by name."""
     known = read(folder)
-    sections = {stage: config} if isinstance(config, recipe.Section) else config
-    plain = {name: section.model_dump(mode="json") for name, section in sections.items()}
     known["versions"] = versions()
     known["stages"][stage] = {
-        "config": plain[stage] if isinstance(config, recipe.Section) else plain,
+        "config": _plain(config),
         "inputs": dict(inputs),
         "model": None if model is None else model.as_json(),
         "summary": dict(summary),
     }
     # The record goes last: it is what `finished` reads, so a process killed between the two does the stage anew.
-    recipe.save(folder / "config.yaml", sections)
+    recipe.save(folder / "config.yaml", {stage: config} if isinstance(config, recipe.Section) else config)
     files.write_json(folder / "run.json", known)
 
 
-def finished(folder: Path, stage: str, config: recipe.Section, *, inputs: Mapping[str, str]) -> dict[str, Any] | None:
+def finished(
+    folder: Path, stage: str, config: recipe.Section | Mapping[str, recipe.Section], *, inputs: Mapping[str, str]
+) -> dict[str, Any] | None:
     """Return the summary of a stage that was done with these very settings and inputs, else nothing."""
     known = read(folder)["stages"].get(stage)
-    if known is None or known["inputs"] != dict(inputs) or known["config"] != config.model_dump(mode="json"):
+    if known is None or known["inputs"] != dict(inputs) or known["config"] != _plain(config):
         return None
     summary: dict[str, Any] = known["summary"]
     return summary
+
+
+def _plain(config: recipe.Section | Mapping[str, recipe.Section]) -> dict[str, Any]:
+    """Settings as the record keeps them: those of one section, or of several by name."""
+    if isinstance(config, recipe.Section):
+        return config.model_dump(mode="json")
+    return recipe.plain(config)

@@ -75,7 +75,7 @@ def graph(
     settings = {"cell_graph": config, "graph": graph}
     inputs = {"model": weights, "gene": asked[0].gene, "cell": asked[0].cell, **opened.cells.source, **_digests(sides)}
     with files.locked(output, "making a graph"):
-        done = _finished(output, settings, inputs)
+        done = run.finished(output, STAGE, settings, inputs=inputs)
         if done is not None and is_whole(output):
             console.say(f"{output}: already made with these settings, used as it is")
             return Artifact(STAGE, output, {**done, "reused": True})
@@ -112,15 +112,6 @@ def _sides(opened: Reopened, layers: Layers, config: CellGraphConfig, made_by: T
 
 def _digests(sides: Sequence[Side]) -> dict[str, str]:
     return {f"{side.kind} {number}": digest for side in sides for number, digest in enumerate(side.digests)}
-
-
-def _finished(folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any] | None:
-    known = run.read(folder)["stages"].get(STAGE)
-    same = {name: section.model_dump(mode="json") for name, section in settings.items()}
-    if known is None or known["inputs"] != dict(inputs) or known["config"] != same:
-        return None
-    summary: dict[str, Any] = known["summary"]
-    return summary
 
 
 def _write(output: Path, case: Case, config: GraphConfig) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import torch
 
 from elute.base import console, files, run
 from elute.base.errors import ConfigError
-from elute.base.recipe import Section
+from elute.base.recipe import Section, plain
 from elute.base.run import Artifact
 from elute.dictionaries.dictionary import Dictionary
 from elute.dictionaries.files import NAME, digest, load_dictionary, save_dictionary
@@ -269,4 +269,4 @@ def _finished(output: Path, training: Training, inputs: dict[str, str]) -> dict[
 
 def _settings(training: Training, inputs: dict[str, str]) -> dict[str, Any]:
     """What a checkpoint was written under, and must be gone on with."""
-    return {**{n: s.model_dump(mode="json") for n, s in training.identity().items()}, **inputs}
+    return {**plain(training.identity()), **inputs}

@@ -43,7 +43,7 @@ def steer_run(
 ) -> Artifact:  # fmt: skip
     """Turn features of a pair's dictionary up and down, and transplant them."""
     from elute.reports.routing.steer_page import write_steer_page
-    from elute.routing.cause_inputs import finished, held_out, open_policy, open_subject
+    from elute.routing.cause_inputs import held_out, open_policy, open_subject
 
     folder, judged, config = Path(run_dir), judged or JudgedConfig(), config or DoseConfig()
     model = open_policy(folder, judged)
@@ -54,7 +54,8 @@ def steer_run(
     settings = {"judged": judged.identity(), "steer": config}
     inputs = {"model": model.fingerprint().weights, "instances": instances.source, "dictionary": subject.digest}
     with files.locked(output, "steering features"):
-        if (done := finished(output, STAGE, settings, inputs=inputs)) is not None and (output / "index.html").is_file():
+        done = run.finished(output, STAGE, settings, inputs=inputs)
+        if done is not None and (output / "index.html").is_file():
             console.say(f"{output}: already done with these settings, used as it is")
             return Artifact(STAGE, output, {**done, "reused": True})
         doses, transplants, chosen = _measured(subject, instances, judged=judged, config=config)

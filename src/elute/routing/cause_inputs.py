@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elute.base import run as runs
 from elute.base.errors import ConfigError, DataError, GuardError, near
 
 if TYPE_CHECKING:
-    from elute.base.recipe import Section
     from elute.dictionaries.dictionary import Dictionary
     from elute.models.routing.instances import Instances
     from elute.models.routing_policy import RoutingModel
@@ -192,16 +190,3 @@ def cut(instances: Instances, size: int) -> Iterator[Instances]:
     edges = [len(instances) * i // parts for i in range(parts + 1)]
     for low, high in itertools.pairwise(edges):
         yield instances.part(low, high)
-
-
-def finished(
-    folder: Path, stage: str, settings: Mapping[str, Section], *, inputs: Mapping[str, str]
-) -> dict[str, Any] | None:
-    """Return the summary of a stage of several sections that was done with these settings and inputs."""
-    known = runs.read(folder)["stages"].get(stage)
-    if known is None or known["inputs"] != dict(inputs):
-        return None
-    if known["config"] != {name: section.model_dump(mode="json") for name, section in settings.items()}:
-        return None
-    summary: dict[str, Any] = known["summary"]
-    return summary

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from elute.base.errors import ConfigError
-from elute.base.recipe import Section
+from elute.base.recipe import Section, plain
 from elute.dictionaries.terms import TermsConfig
 from elute.engine.settings import Control
 from elute.engine.tracking import TrackConfig
@@ -185,7 +185,7 @@ class Settings:
 
     def plain(self) -> dict[str, Any]:
         """The same as JSON."""
-        return {name: section.model_dump(mode="json") for name, section in self.identity().items()}
+        return plain(self.identity())
 
 
 def pair_named(pair: str | None, source: str | None, target: str | None) -> str:

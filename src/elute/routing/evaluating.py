@@ -44,7 +44,7 @@ def evaluate_run(
     clt_run: str = "latest",
 ) -> Artifact:  # fmt: skip
     """Look at the features of a pair's dictionary."""
-    from elute.routing.cause_inputs import finished, held_out, open_policy, open_subject
+    from elute.routing.cause_inputs import held_out, open_policy, open_subject
     from elute.routing.looking import look
 
     folder, judged, config = Path(run_dir), judged or JudgedConfig(), config or PairEvalConfig()
@@ -59,7 +59,7 @@ def evaluate_run(
     }  # fmt: skip
     with files.locked(output, "looking at features"):
         there = all((output / name).is_file() for name in (*_TABLES, "index.html"))
-        if there and (done := finished(output, STAGE, settings, inputs=inputs)) is not None:
+        if there and (done := run.finished(output, STAGE, settings, inputs=inputs)) is not None:
             console.say(f"{output}: already done with these settings, used as it is")
             return Artifact(STAGE, output, {**done, "reused": True})
         looked = look(subject, instances, judged=judged, most=config.meant)

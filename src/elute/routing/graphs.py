@@ -38,7 +38,6 @@ def graph_run(
 ) -> Artifact:  # fmt: skip
     """Explain one choice of a run's policy; what was made with the same settings is used as it is."""
     from elute.reports.graphs.making import is_whole
-    from elute.routing.cause_inputs import finished
     from elute.routing.graph_inputs import open_inputs
 
     folder, config, graph = Path(run_dir), config or RoutingGraphConfig(), graph or GraphConfig()
@@ -48,7 +47,7 @@ def graph_run(
     output = files.make_folder(folder / "graphs" / slug)
     settings = {"routing_graph": config, "graph": graph}
     with files.locked(output, "making a graph"):
-        done = finished(output, STAGE, settings, inputs=given.digests)
+        done = run.finished(output, STAGE, settings, inputs=given.digests)
         if done is not None and is_whole(output):
             console.say(f"{output}: already made with these settings, used as it is")
             return Artifact(STAGE, output, {**done, "reused": True})

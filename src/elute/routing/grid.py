@@ -141,8 +141,7 @@ def _pairs(run: Path, text: str) -> list[str]:
 
 def _same(folder: Path, settings: Settings, *, anew: bool) -> None:
     """Refuse to walk on with other settings than the grid was begun with; more pairs or sizes are none."""
-    told = {"epochs": settings.epochs.identity(), "terms": settings.terms, "transcoder": settings.transcoder}
-    plain = {name: section.model_dump(mode="json") for name, section in told.items()}
+    plain = settings.plain()
     for name in ("lr", "seed"):
         plain["epochs"].pop(name)
     for name in ("expansion_factor", "k_ratio", "k"):

@@ -38,7 +38,7 @@ def paths_run(
 ) -> Artifact:  # fmt: skip
     """Follow paths through a pair's dictionary, by weights and by measured effect."""
     from elute.reports.routing.paths_page import write_paths_page
-    from elute.routing.cause_inputs import finished, held_out, open_policy, open_subject
+    from elute.routing.cause_inputs import held_out, open_policy, open_subject
 
     folder, judged, config = Path(run_dir), judged or JudgedConfig(), config or PathsConfig()
     model = open_policy(folder, judged)
@@ -52,7 +52,8 @@ def paths_run(
         **saes,
     }  # fmt: skip
     with files.locked(output, "following paths"):
-        if (done := finished(output, STAGE, settings, inputs=inputs)) is not None and (output / "index.html").is_file():
+        done = run.finished(output, STAGE, settings, inputs=inputs)
+        if done is not None and (output / "index.html").is_file():
             console.say(f"{output}: already done with these settings, used as it is")
             return Artifact(STAGE, output, {**done, "reused": True})
         seen = _seen(chain, instances, judged)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from elute.base import console, files, run
 from elute.base.contracts import Fingerprint
 from elute.base.errors import ConfigError
+from elute.base.recipe import plain
 from elute.base.run import Artifact
 from elute.models.routing.settings import PolicyConfig
 from elute.routing.policy_settings import STEPS, PolicyTrainConfig
@@ -60,9 +61,7 @@ def train_policy(
     with files.locked(folder, "training a policy"):
         before = _begun(folder, asked, anew=anew)
         job = _Job(folder, config, policy, steps=before or _steps(config, policy))
-        files.write_json(
-            folder / "config.json", {"written_by": KIND, "env": "tsp", "steps": job.steps, **_plain(asked)}
-        )
+        files.write_json(folder / "config.json", {"written_by": KIND, "env": "tsp", "steps": job.steps, **plain(asked)})
         _train(job, track)
         summary = _judge(job)
         run.record(folder, STAGE, asked, inputs={}, summary=summary, model=Fingerprint(**summary["model"]))
@@ -96,21 +95,16 @@ class _Job:
     @property
     def settings(self) -> dict[str, Any]:
         """What a checkpoint to go on from was written under."""
-        return {**_plain({_POLICY: self.policy, _TRAINING: self.config.identity()}), "steps": self.steps}
-
-
-def _plain(sections: dict[str, Section]) -> dict[str, Any]:
-    return {name: section.model_dump(mode="json") for name, section in sections.items()}
+        return {**plain({_POLICY: self.policy, _TRAINING: self.config.identity()}), "steps": self.steps}
 
 
 def _finished(folder: Path, asked: dict[str, Section]) -> dict[str, Any] | None:
     """Return what these very settings gave, if the weights are still those."""
     from elute.models.routing import checkpoint
 
-    known = run.read(folder)["stages"].get(STAGE)
-    if known is None or known["config"] != _plain(asked):
+    summary = run.finished(folder, STAGE, asked, inputs={})
+    if summary is None:
         return None
-    summary: dict[str, Any] = known["summary"]
     path = checkpoint.path_of(folder, summary["epochs"] - 1)
     if not path.is_file() or files.digest_file(path) != summary["weights"]:
         return None
@@ -138,7 +132,7 @@ def _begun(folder: Path, asked: dict[str, Section], *, anew: bool) -> int | None
             path.unlink(missing_ok=True)
         return None
     try:
-        resume.same_settings(folder, {name: held.get(name) for name in asked}, _plain(asked))
+        resume.same_settings(folder, {name: held.get(name) for name in asked}, plain(asked))
     except resume.OtherSettingsError as error:
         remedy = "Give the same settings to go on, --anew to start over, or another --run-dir."
         raise ConfigError(error.what, where=folder, remedy=remedy) from None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from elute.base import console, files, run
 from elute.base.errors import DataError
+from elute.base.recipe import plain
 
 if TYPE_CHECKING:
     from elute.base.recipe import Section
@@ -26,7 +27,7 @@ def done(
     known = run.read(folder)["stages"].get(stage)
     if known is None or known["inputs"] != dict(inputs):
         return None
-    if _bare(known["config"]) != _bare({n: s.model_dump(mode="json") for n, s in sections.items()}):
+    if _bare(known["config"]) != _bare(plain(sections)):
         return None
     summary: dict[str, Any] = known["summary"]
     if not intact(folder, summary):
