@@ -211,6 +211,7 @@ def _beside_each(mine: pl.DataFrame, factors: list[float], observed: float) -> d
     import numpy as np
     import polars as pl
 
+    from elute.base.statistics.nulls import empirical_p
     from elute.routing.intervals import plain
 
     random = mine.filter(pl.col("direction") == RANDOM)
@@ -220,7 +221,7 @@ def _beside_each(mine: pl.DataFrame, factors: list[float], observed: float) -> d
     curves = np.array([[found.get((number, factor), 0.0) for factor in factors] for number in numbers])
     slopes = slope(np.array(factors), curves)
     as_large = int((np.abs(slopes) >= abs(observed)).sum())
-    p = (1 + as_large) / (1 + len(slopes))
+    p = float(empirical_p(abs(observed), np.abs(slopes))[0])
     return {
         "random_slopes": [plain(value) for value in slopes.tolist()], "as_large": as_large, "p": plain(p),
         "told_apart": p <= 0.05,
