@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from elute.base import files
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --dim: #8889; --mark: #b3591d; }
@@ -55,17 +58,29 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
 
 def page(title: str, content: object) -> str:
     """Build a whole self-contained document."""
+    body = tag("body", tag("h1", title), tag("main", content))
+    return document(title, body, style=STYLE)
+
+
+def document(title: object, body: Markup, *, style: str) -> str:
+    """Build a file that shows itself and nothing else."""
     head = join(
         [
             Markup('<meta charset="utf-8">'),
             Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
             Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
             tag("title", title),
-            tag("style", Markup(STYLE)),
+            tag("style", Markup(style)),
         ]
     )
-    body = tag("body", tag("h1", title), tag("main", content))
     return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n{body}\n</html>\n'
+
+
+def put(path: Path, text: str) -> int:
+    """Write a page; return its bytes."""
+    body = text.encode(errors="replace")
+    files.write_atomically(path, lambda handle: handle.write(body))
+    return len(body)
 
 
 def _is_number(value: object) -> bool:

@@ -24,7 +24,7 @@ from elute.base.run import versions
 from elute.reports.graphs.beside import besides
 from elute.reports.graphs.checks import told_checks
 from elute.reports.graphs.content import finite, opened
-from elute.reports.html import escape
+from elute.reports.html import escape, put
 
 NAME = "graph.html"
 PAGE = Path(__file__).parent / "page"
@@ -61,8 +61,7 @@ def write_graph_page(
     }
     path = Path(path)
     files.make_folder(path.parent)
-    body = _page(known).encode(errors="replace")
-    files.write_atomically(path, lambda handle: handle.write(body))
+    put(path, _page(known))
     return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from elute.reports.html import POLICY, Markup, join, tag
+from elute.reports.html import Markup, document, join, tag
 from elute.reports.paper.as_svg import svg
 from elute.reports.paper.blocks import Block, Bullets, Group, Heading, Picture, Table, Text
 
@@ -36,17 +36,8 @@ section { break-inside: avoid; }
 
 def page(title: str, blocks: Sequence[Block]) -> str:
     """Build the whole document."""
-    head = join(
-        [
-            Markup('<meta charset="utf-8">'),
-            Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-            tag("title", title),
-            tag("style", Markup(_STYLE)),
-        ]
-    )
     body = tag("body", tag("main", Markup("\n"), join(_block(block) for block in blocks)))
-    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n{body}\n</html>\n'
+    return document(title, body, style=_STYLE)
 
 
 def _block(block: Block) -> Markup:

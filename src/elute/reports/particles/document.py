@@ -1,15 +1,10 @@
-"""The shell of the page about particles: one file, no program, no network; colours are the Explorer's."""
+"""The shell of the page about particles."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from elute.base import files
-from elute.base.run import versions
-from elute.reports.html import POLICY, Markup, join, tag
-from elute.reports.tissue.markup import bare, el, named
-from elute.reports.tissue.palette import variables
+from elute.reports import leaf
 
 COLOURS = ("#4c8fd1", "#d98323", "#35a070", "#c05a9e", "#b09a20", "#8673d0", "#d1574a", "#3fa0b0")
 """Of classes, in their order; later ones have them again, as squares."""
@@ -81,35 +76,7 @@ svg .halo { paint-order: stroke; stroke: var(--ground); stroke-width: 3px; strok
 
 def page(title: str, run: str, content: Iterable[object]) -> str:
     """Build a whole document."""
-    head = join(
-        [
-            Markup('<meta charset="utf-8">'),
-            Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-            tag("title", f"{title} · {bare(run, 80)}"),
-            tag("style", Markup(_colours() + _STYLE)),
-        ]
-    )
-    foot = el("footer", f"elute {versions().get('elute', '')}. This page needs no network.")
-    body = tag("body", tag("main", el("p", named(run), class_="dim"), el("h1", title), *content), foot)
-    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n{body}\n</html>\n'
-
-
-def _colours() -> str:
-    dark, light = variables()
     swatches = "".join(
         f".c{i} {{ --swatch: {colour}; }} svg .d{i} {{ stroke: {colour}; }} " for i, colour in enumerate(COLOURS)
     )
-    screen = "@media screen and (prefers-color-scheme: dark)"
-    return f":root {{ {light} }}\n{screen} {{ :root {{ {dark} }} }}\n{swatches}"
-
-
-def facts(told: Iterable[tuple[str, object]]) -> Markup:
-    """Numbers with what they are called."""
-    return el("dl", *(el("div", el("dt", name), el("dd", value)) for name, value in told), class_="facts")
-
-
-def put(path: Path, text: str) -> None:
-    """Write a page."""
-    body = text.encode(errors="replace")
-    files.write_atomically(path, lambda handle: handle.write(body))
+    return leaf.page(title, run, content, style=swatches + _STYLE)

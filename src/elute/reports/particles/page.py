@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elute.reports.html import Markup, join
+from elute.reports.html import Markup, join, put
+from elute.reports.leaf import facts
 from elute.reports.particles import charts, fused_map, wording
-from elute.reports.particles.document import facts, page, put
+from elute.reports.particles.document import page
 from elute.reports.particles.original import FUSION
 from elute.reports.tissue.markup import bare, el, listed, named, note, table
 

@@ -1,17 +1,11 @@
-"""The shell of a page about a policy: one file, no program, no network; colours are the Explorer's, as the reader's
-system has them, and light on paper.
-"""
+"""The shell of a page about a policy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
-from elute.base import files
-from elute.base.run import versions
-from elute.reports.html import POLICY, Markup, join, tag
-from elute.reports.tissue.markup import el, named
-from elute.reports.tissue.palette import variables
+from elute.reports import leaf
+from elute.reports.validation_svg import number
 
 _OWN = """
 * { box-sizing: border-box; }
@@ -50,37 +44,13 @@ svg .control { fill: var(--control); }
 svg .whisker { stroke: var(--ring); } svg .mark { stroke: var(--mark); } svg .plain { fill: var(--null); }
 @media print { main { max-width: none; padding: 0; } .feature, tr, figure { break-inside: avoid; } }
 """
-Head = tuple[object, bool]  # what a column is called, and whether it holds numbers
 
 
-def page(title: str, run: str, content: Iterable[object]) -> str:
+def page(title: str, pair: str, content: Iterable[object]) -> str:
     """Build a whole document."""
-    head = join(
-        [
-            Markup('<meta charset="utf-8">'),
-            Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-            tag("title", f"{title} · {run}"),
-            tag("style", Markup(style())),
-        ]
-    )
-    foot = el("footer", f"elute {versions().get('elute', '')}. This page needs no network.")
-    body = tag("body", tag("main", el("p", named(run), class_="dim"), el("h1", title), *content), foot)
-    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n{body}\n</html>\n'
+    return leaf.page(title, pair, content, style=_OWN)
 
 
-def style() -> str:
-    """The style sheet: the Explorer's two sets of colours, and what is below."""
-    dark, light = variables()
-    return f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n{_OWN}"
-
-
-def facts(told: Sequence[tuple[str, object]]) -> Markup:
-    """Numbers with what they are called."""
-    return el("dl", *(el("div", el("dt", name), el("dd", value)) for name, value in told), class_="facts")
-
-
-def write(path: Path, text: str) -> None:
-    """Write a page."""
-    body = text.encode(errors="replace")
-    files.write_atomically(path, lambda handle: handle.write(body))
+def interval(told: Mapping[str, float]) -> str:
+    """A mean with its interval."""
+    return f"{number(told['mean'])} [{number(told['low'])}, {number(told['high'])}]"

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import polars as pl
 
 from elute.base import files
-from elute.reports.html import Markup
+from elute.reports.html import Markup, put
+from elute.reports.leaf import facts
 from elute.reports.routing.charts import heat, sorted_bars
-from elute.reports.routing.document import facts, page, write
+from elute.reports.routing.document import page
 from elute.reports.routing.instances import drawing
 from elute.reports.tissue.markup import el, named, note, table
 from elute.reports.validation_svg import chance, number
@@ -39,7 +40,7 @@ def write_eval_page(
     rows = {row["feature"]: row for row in features.iter_rows(named=True)}
     cards = [_card(folder, rows[feature], shown, meant) for feature, shown in drawn.items()]
     content = [_head(summary), _dimensions(r2), _list(features), _means(summary), *cards, *_heat(weights), _reading()]
-    write(folder / "index.html", page(f"Features of {pair}", pair, content))
+    put(folder / "index.html", page(f"Features of {pair}", pair, content))
 
 
 def _head(summary: Mapping[str, Any]) -> Markup:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from elute.reports.html import put
 from elute.reports.routing.charts import whiskers
-from elute.reports.routing.document import page, write
+from elute.reports.routing.document import interval, page
 from elute.reports.tissue.markup import el, note, table
-from elute.reports.validation_svg import number
 
 
 def write_generalise_page(path: Path, summary: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ def write_generalise_page(path: Path, summary: Mapping[str, Any]) -> None:
                 f"{told['what']}: {told['name']}" if told["name"] != told["what"] else told["name"],
                 *(_explained(arms[arm]) for arm in ("transcoder", "linear map", "fitted anew")),
                 *(f"{100 * arms[arm]['drift']['mean']:.2f}%" for arm in ("transcoder", "linear map", "fitted anew")),
-                _interval(arms["transcoder"]["kl"]), _interval(told["kl_less_linear_map"]),
+                interval(arms["transcoder"]["kl"]), interval(told["kl_less_linear_map"]),
             ]
         )  # fmt: skip
     lines = [
@@ -47,13 +47,9 @@ def write_generalise_page(path: Path, summary: Mapping[str, Any]) -> None:
     )
     drawn = whiskers("kl", "Divergence with the dictionary in the layer's place", lines, unit="KL a step")
     content = [lead, said, table(heads, rows, label="Conditions", cards=False), drawn]
-    write(path, page("How far it carries", summary["pair"], content))
+    put(path, page("How far it carries", summary["pair"], content))
 
 
 def _explained(told: Mapping[str, Any]) -> str:
     value = told["explained_variance"]
     return f"{value:.3f}" if value >= -1 else "below −1"
-
-
-def _interval(told: Mapping[str, float]) -> str:
-    return f"{number(told['mean'])} [{number(told['low'])}, {number(told['high'])}]"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from elute.reports.html import Markup, join
+from elute.reports.html import Markup, join, put
 from elute.reports.routing.charts import curves, whiskers
-from elute.reports.routing.document import page, write
+from elute.reports.routing.document import page
 from elute.reports.tissue.markup import el, named, note, table
 from elute.reports.validation_svg import number
 
@@ -28,7 +28,7 @@ def write_patch_page(
         " Brackets are 95% intervals over instances; differences are paired.",
         class_="lead",
     )
-    write(
+    put(
         path,
         page(
             "What stands in for a layer", run, [lead, _overview(parts), *_same(apart), *map(_pair, parts), _reading()]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elute.reports.html import Markup, join
-from elute.reports.routing.document import page, write
+from elute.reports.html import Markup, join, put
+from elute.reports.routing.document import page
 from elute.reports.tissue.markup import el, note, table
 from elute.reports.validation_svg import Drawing, chance, hint, line, mark, number, ticks, words
 
@@ -30,7 +30,7 @@ def write_paths_page(path: Path, summary: Mapping[str, Any], *, paths: pl.DataFr
         class_="lead",
     )
     content = [lead, _held(summary), _wholes(summary, wholes), _paths(paths)]
-    write(path, page("Paths by weights and as measured", summary["pair"], content))
+    put(path, page("Paths by weights and as measured", summary["pair"], content))
 
 
 def _held(summary: Mapping[str, Any]) -> Markup:

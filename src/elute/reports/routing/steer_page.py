@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from elute.reports.html import Markup
+from elute.reports.html import Markup, put
 from elute.reports.routing.charts import curves
-from elute.reports.routing.document import page, write
+from elute.reports.routing.document import interval, page
 from elute.reports.tissue.markup import el, note, table
 from elute.reports.validation_svg import number
 
@@ -24,7 +24,7 @@ def write_steer_page(path: Path, summary: Mapping[str, Any]) -> None:
         class_="lead",
     )
     content = [lead, _slopes(summary), *map(_feature, summary["doses"]), _moved(summary)]
-    write(path, page("Dose and response", summary["pair"], content))
+    put(path, page("Dose and response", summary["pair"], content))
 
 
 def _slopes(summary: Mapping[str, Any]) -> Markup:
@@ -32,7 +32,7 @@ def _slopes(summary: Mapping[str, Any]) -> Markup:
              ("p", True), ("attribution", True), ("unchanged at 1", False)]  # fmt: skip
     rows = [
         [
-            told["feature"], _interval(told["slope"]), _range(told["random_slopes"]),
+            told["feature"], interval(told["slope"]), _range(told["random_slopes"]),
             f"{told['as_large']} of {len(told['random_slopes'])}", number(told["p"]), number(told["attribution"]),
             {True: "yes", False: "NO", None: "not asked"}[told["unchanged_at_1"]],
         ]
@@ -65,7 +65,7 @@ def _moved(summary: Mapping[str, Any]) -> Markup:
     rows = [
         [
             "whole code" if told["feature"] is None else f"feature {told['feature']}",
-            *(_interval(told["kl"][way]) for way in ways), _interval(told["nearest_less_any"]),
+            *(interval(told["kl"][way]) for way in ways), interval(told["nearest_less_any"]),
         ]
         for told in summary["transplants"]
     ]  # fmt: skip
@@ -74,10 +74,6 @@ def _moved(summary: Mapping[str, Any]) -> Markup:
         "instance at other nodes. Where the nearest place changes less than any node, the feature carries a place."
     )
     return el("section", el("h2", "Transplants"), said, table(heads, rows, label="Transplants", cards=False))
-
-
-def _interval(told: Mapping[str, float]) -> str:
-    return f"{number(told['mean'])} [{number(told['low'])}, {number(told['high'])}]"
 
 
 def _range(values: Sequence[float]) -> str:

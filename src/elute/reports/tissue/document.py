@@ -10,9 +10,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
-from elute.base import files
 from elute.base.run import versions
 from elute.reports.html import Markup, escape, join
 from elute.reports.tissue.markup import bare, el, named
@@ -86,10 +84,3 @@ def _read(name: str) -> str:
 
 def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def put(path: Path, text: str) -> int:
-    """Write a page; return its bytes."""
-    body = text.encode(errors="replace")
-    files.write_atomically(path, lambda handle: handle.write(body))
-    return len(body)

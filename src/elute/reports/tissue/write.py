@@ -12,10 +12,10 @@ from pathlib import Path
 from elute.analysis.token_maps import safe_name
 from elute.base import console, files
 from elute.base.run import Artifact
-from elute.reports.html import Markup
+from elute.reports.html import Markup, put
 from elute.reports.tissue import section_maps, tiles_shown
 from elute.reports.tissue.code_page import code_page
-from elute.reports.tissue.document import HOME, Way, document, put, script
+from elute.reports.tissue.document import HOME, Way, document, script
 from elute.reports.tissue.gallery import Gallery
 from elute.reports.tissue.gene_page import Gene, gene_page
 from elute.reports.tissue.index_page import index_page
