@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import elute.cli
 from elute.cli.commands import Face
 from elute.cli.main import main
 from elute.store.reader import Store
@@ -289,3 +291,12 @@ def test_a_command_called_by_itself_says_the_same_of_its_help() -> None:
             option = command.get_help_option(context)
             assert isinstance(option, click.Option)
             assert option.opts == ["-h", "--help"], path
+
+
+def test_whoever_says_an_answer_is_there() -> None:
+    from elute.cli.commands import imported
+
+    source = "".join(path.read_text() for path in Path(elute.cli.__file__).parent.glob("*.py"))
+    named = re.findall(r'show="([\w.:]+)"', source)
+    assert len(named) > 20
+    assert all(callable(imported(target)) for target in named)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -19,13 +18,7 @@ data_option = click.option("--data", type=click.Path(path_type=Path), help="The 
 model_option = click.option("--model", type=FOLDER, help="The run's model, if it lies elsewhere.")
 
 
-def _show_steer(answer: dict[str, Any]) -> str:
-    from elute.cells.steering import show
-
-    return show(answer)
-
-
-@command("steer", SteerConfig, recipe=CELLS, show=_show_steer)
+@command("steer", SteerConfig, recipe=CELLS, show="elute.cells.steering:show")
 @results_option
 @click.option("--feature", required=True, type=int, help="Number of the feature.")
 @site_option
@@ -44,13 +37,7 @@ def steer(
     return set_feature(results, feature=feature, site=site, data=data, model=model, config=config)
 
 
-def _show_perturb(answer: dict[str, Any]) -> str:
-    from elute.cells.perturbing import show
-
-    return show(answer)
-
-
-@command("perturb", PerturbConfig, recipe=CELLS, show=_show_perturb)
+@command("perturb", PerturbConfig, recipe=CELLS, show="elute.cells.perturbing:show")
 @results_option
 @click.option("--gene", required=True, help="Symbol or id of the gene.")
 @site_option

@@ -14,13 +14,7 @@ from elute.cli.sections import CELLS
 from elute.validation.settings import NarratorConfig
 
 
-def _show(answer: dict[str, Any]) -> str:
-    from elute.cells.narrating import show
-
-    return show(answer)
-
-
-@command("narrate", {"narrator": NarratorConfig}, recipe=CELLS, show=_show)
+@command("narrate", {"narrator": NarratorConfig}, recipe=CELLS, show="elute.cells.narrating:show")
 @click.option("--results", required=True, type=FOLDER, help="Folder of a run that was validated.")
 @click.option("--preview", is_flag=True, help="Print what would be sent for the first feature, and send nothing.")
 def narrate(*, results: Path, preview: bool, config: dict[str, Any]) -> Artifact:

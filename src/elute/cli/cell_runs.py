@@ -38,13 +38,7 @@ def _skip(stage: str, written: str) -> Callable[[Any], Any]:
     return click.option(f"--skip-{stage}", is_flag=True, help=f"Leave this stage out, and use {written}.")
 
 
-def _show_run(answer: dict[str, Any]) -> str:
-    from elute.cells.pipeline import show
-
-    return show(answer)
-
-
-@command("run-pipeline", WHOLE, recipe=CELLS, show=_show_run)
+@command("run-pipeline", WHOLE, recipe=CELLS, show="elute.cells.pipeline:show")
 @data_option
 @run_option
 @saved_option
@@ -99,7 +93,7 @@ def train(*, data: Path, output: Path, use_saved_activations: bool, config: dict
 
 
 @command("extract", {**SOURCE, "capture": CaptureConfig, "training": FeatureConfig, "extract": ExtractConfig},
-         recipe=CELLS, show=_show_run)  # fmt: skip
+         recipe=CELLS, show="elute.cells.pipeline:show")  # fmt: skip
 @click.option("--sae", required=True, type=click.Path(path_type=Path), help="A dictionary's file, or a run's folder.")
 @data_option
 @click.option("--output", type=FOLDER, help="Folder of the tables; that of the dictionary if not given.")
@@ -180,7 +174,7 @@ def download_test_data(*, output: Path, archive: Path | None, force: bool) -> Ar
     return fetch(output, file=archive, force=force)
 
 
-@command("test-pipeline-mock", show=_show_run)
+@command("test-pipeline-mock", show="elute.cells.pipeline:show")
 @click.option("--output", type=FOLDER, help="Folder to leave the results in; a temporary one if not given.")
 def test_pipeline_mock(output: Path | None) -> Artifact:
     """Run every stage on made-up cells and a model with random weights, in seconds: is all installed?"""

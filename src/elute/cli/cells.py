@@ -62,13 +62,9 @@ def embed(data: Path, output: Path, config: dict[str, Any]) -> Artifact:
     return embed_cells(data, output, **config)
 
 
-def _show_pretrain(answer: dict[str, Any]) -> str:
-    from elute.cells.pretraining import show
-
-    return show(answer)
-
-
-@command("pretrain", {"cells": CellsConfig, "pretrain": PretrainConfig}, recipe=CELLS, show=_show_pretrain)
+@command(
+    "pretrain", {"cells": CellsConfig, "pretrain": PretrainConfig}, recipe=CELLS, show="elute.cells.pretraining:show"
+)
 @data_option
 @click.option("--output", required=True, type=FOLDER, help="Folder of the model.")
 @click.option("--anew", is_flag=True, help="Start over, whatever lies there.")
@@ -84,13 +80,7 @@ def pretrain(*, data: Path, output: Path, anew: bool, config: dict[str, Any]) ->
     return run(open_cells(data, config["cells"]), output, config["pretrain"], anew=anew)
 
 
-def _show_demo(answer: dict[str, Any]) -> str:
-    from elute.cells.demo import show
-
-    return show(answer)
-
-
-@command("demo", DemoConfig, recipe=CELLS, show=_show_demo)
+@command("demo", DemoConfig, recipe=CELLS, show="elute.cells.demo:show")
 @click.option("--output", default="results/demo", show_default=True, type=FOLDER, help="Folder of the results.")
 def demo(output: Path, config: DemoConfig) -> Artifact:
     """Train a small model on 700 real blood cells, judge it, and take it apart into features: some minutes."""

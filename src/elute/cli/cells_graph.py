@@ -17,17 +17,11 @@ if TYPE_CHECKING:
     from elute.base.run import Artifact
 
 
-def _show_graph(answer: dict[str, Any]) -> str:
-    from elute.cells.graphs import show
-
-    return show(answer)
-
-
 @command(
     "graph",
     {"cell_graph": CellGraphConfig, "graph": GraphConfig, "transcoders": TranscodersConfig},
     recipe=CELLS,
-    show=_show_graph,
+    show="elute.cells.graphs:show",
 )
 @results_option
 @click.option("--gene", required=True, help="Symbol or id of the gene whose predicted value is explained.")

@@ -31,6 +31,12 @@ class Lazy(NamedTuple):
     line: str
 
 
+def imported(target: str) -> Any:
+    """Import what stands at `module:name`."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 class Face:
     """What holds for every command: how names are spelt, and how much is said."""
 
@@ -85,8 +91,7 @@ class LazyGroup(click.Group):
         lazy = self.lazies.get(Face.normalise(name))
         if lazy is None:
             return None
-        module, _, attribute = lazy.target.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        command: click.Command = imported(lazy.target)
         return command
 
     def resolve_command(
@@ -127,12 +132,13 @@ def command(
     section: type[Section] | Mapping[str, type[Section]] | None = None,
     *,
     recipe: Mapping[str, type[Section]] | None = None,
-    show: Callable[[dict[str, Any]], str] | None = None,
+    show: Callable[[dict[str, Any]], str] | str | None = None,
 ) -> Callable[[Callable[..., Artifact]], click.Command]:
     """Make a command of a function that returns an Artifact; with a section, it is given as `config`.
 
-    With several sections, `config` is a dict of them. `recipe` is the table of all sections of the group: one file may
-    hold settings for several commands.
+    `show` says the answer for people; as `module:name` it is imported when there is one. With several sections,
+    `config` is a dict of them. `recipe` is the table of all sections of the group: one file may hold settings for
+    several commands.
     """
     asked = dict(section) if isinstance(section, Mapping) else {} if section is None else {name: section}
 
@@ -151,7 +157,8 @@ def command(
             config = mine if isinstance(section, Mapping) else mine.get(name)
             artifact = function(**given, **({} if section is None else {"config": config}))
             answer = {"kind": artifact.kind, "path": str(artifact.path), **artifact.summary}
-            text = json.dumps(answer, ensure_ascii=False, default=str) if as_json else (show or _plain)(answer)
+            said = imported(show) if isinstance(show, str) else show or _plain
+            text = json.dumps(answer, ensure_ascii=False, default=str) if as_json else said(answer)
             if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one answers
                 click.echo(text)
 

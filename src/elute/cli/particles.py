@@ -31,12 +31,6 @@ PARTICLES: dict[str, type[Section]] = {
 }
 
 
-def _show(answer: dict[str, Any]) -> str:
-    from elute.particles.classification import show
-
-    return show(answer)
-
-
 def _sources_file(made: click.Command) -> click.Command:
     """Let `--config` be the file that names the sources, as the original's is; settings come from options alone."""
     made.params = [param for param in made.params if param.name != "settings"]
@@ -47,7 +41,12 @@ def _sources_file(made: click.Command) -> click.Command:
 
 
 @_sources_file
-@command("evaluate-classification", {"evaluation": EvaluationConfig}, recipe=PARTICLES, show=_show)
+@command(
+    "evaluate-classification",
+    {"evaluation": EvaluationConfig},
+    recipe=PARTICLES,
+    show="elute.particles.classification:show",
+)
 @click.option("--config", "sources", required=True, type=FILE, help="YAML that names the sources.")
 @click.option("--output-dir", "output", required=True, type=FOLDER, help="Folder of the results.")
 @click.option("--save-fused-embeddings", "save", type=FILE, help="HDF5 for fused embeddings (attention alone).")
@@ -91,13 +90,7 @@ def fuse(*, model: Path, inputs: tuple[str, ...], output: Path, config: dict[str
     return run(model, inputs, output, config=config["fuse"])
 
 
-def _show_features(answer: dict[str, Any]) -> str:
-    from elute.particles.features import show
-
-    return show(answer)
-
-
-@command("features", {"features": ParticleFeaturesConfig}, recipe=PARTICLES, show=_show_features)
+@command("features", {"features": ParticleFeaturesConfig}, recipe=PARTICLES, show="elute.particles.features:show")
 @click.option("--inputs", required=True, type=FILE, help="File of embeddings, or the YAML that names the sources.")
 @click.option("--output", required=True, type=FOLDER, help="Folder of the run.")
 def features(*, inputs: Path, output: Path, config: dict[str, Any]) -> Artifact:
@@ -111,13 +104,7 @@ def features(*, inputs: Path, output: Path, config: dict[str, Any]) -> Artifact:
     return find_features(inputs, output, config["features"])
 
 
-def _show_demo(answer: dict[str, Any]) -> str:
-    from elute.particles.demo import show
-
-    return show(answer)
-
-
-@command("demo", {"made": MadeConfig, "demo": DemoConfig}, recipe=PARTICLES, show=_show_demo)
+@command("demo", {"made": MadeConfig, "demo": DemoConfig}, recipe=PARTICLES, show="elute.particles.demo:show")
 @click.option(
     "--output", default="results/particles-demo", show_default=True, type=FOLDER, help="Folder of the results."
 )

@@ -19,17 +19,11 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 run_option = click.option("--run-dir", required=True, type=FOLDER, help="Folder of the run, as runs/NAME.")
 
 
-def _show_training(answer: dict[str, Any]) -> str:
-    from elute.routing.training import show
-
-    return show(answer)
-
-
 @command(
     "train-policy",
     {"policy_training": PolicyTrainConfig, "policy": PolicyConfig, "track": TrackConfig},
     recipe=ROUTING,
-    show=_show_training,
+    show="elute.routing.training:show",
 )
 @run_option
 @click.option("--anew", is_flag=True, help="Start over, whatever lies there.")

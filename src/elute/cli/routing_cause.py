@@ -29,13 +29,7 @@ clt_run_option = click.option(
 )
 
 
-def _show_eval(answer: dict[str, Any]) -> str:
-    from elute.routing.evaluating import show
-
-    return show(answer)
-
-
-@command("eval", {"judged": JudgedConfig, "eval": PairEvalConfig}, recipe=ROUTING, show=_show_eval)
+@command("eval", {"judged": JudgedConfig, "eval": PairEvalConfig}, recipe=ROUTING, show="elute.routing.evaluating:show")
 @run_option
 @pair_option
 @clt_run_option
@@ -50,13 +44,7 @@ def evaluate(*, run_dir: Path, pair: str, clt_run: str, config: dict[str, Any]) 
     return evaluate_run(run_dir, pair, config["judged"], config=config["eval"], clt_run=clt_run)
 
 
-def _show_patch(answer: dict[str, Any]) -> str:
-    from elute.routing.patching import show
-
-    return show(answer)
-
-
-@command("patch", {"judged": JudgedConfig, "patch": PatchConfig}, recipe=ROUTING, show=_show_patch)
+@command("patch", {"judged": JudgedConfig, "patch": PatchConfig}, recipe=ROUTING, show="elute.routing.patching:show")
 @run_option
 @click.option(
     "--pair", "pairs", multiple=True, help="A pair; may be given several times; all with a dictionary if not."
@@ -73,13 +61,7 @@ def patch(*, run_dir: Path, pairs: tuple[str, ...], clt_run: str, config: dict[s
     return patch_run(run_dir, pairs, config["judged"], config=config["patch"], clt_run=clt_run)
 
 
-def _show_steer(answer: dict[str, Any]) -> str:
-    from elute.routing.ablating import show
-
-    return show(answer)
-
-
-@command("steer", {"judged": JudgedConfig, "steer": DoseConfig}, recipe=ROUTING, show=_show_steer)
+@command("steer", {"judged": JudgedConfig, "steer": DoseConfig}, recipe=ROUTING, show="elute.routing.ablating:show")
 @run_option
 @pair_option
 @clt_run_option
@@ -93,13 +75,9 @@ def steer(*, run_dir: Path, pair: str, clt_run: str, config: dict[str, Any]) -> 
     return steer_run(run_dir, pair, config["judged"], config=config["steer"], clt_run=clt_run)
 
 
-def _show_paths(answer: dict[str, Any]) -> str:
-    from elute.routing.path_effects import show
-
-    return show(answer)
-
-
-@command("paths", {"judged": JudgedConfig, "paths": PathsConfig}, recipe=ROUTING, show=_show_paths)
+@command(
+    "paths", {"judged": JudgedConfig, "paths": PathsConfig}, recipe=ROUTING, show="elute.routing.path_effects:show"
+)
 @run_option
 @pair_option
 @clt_run_option
@@ -113,13 +91,12 @@ def paths(*, run_dir: Path, pair: str, clt_run: str, config: dict[str, Any]) -> 
     return paths_run(run_dir, pair, config["judged"], config=config["paths"], clt_run=clt_run)
 
 
-def _show_generalise(answer: dict[str, Any]) -> str:
-    from elute.routing.generalising import show
-
-    return show(answer)
-
-
-@command("generalise", {"judged": JudgedConfig, "generalise": GeneraliseConfig}, recipe=ROUTING, show=_show_generalise)
+@command(
+    "generalise",
+    {"judged": JudgedConfig, "generalise": GeneraliseConfig},
+    recipe=ROUTING,
+    show="elute.routing.generalising:show",
+)
 @run_option
 @pair_option
 @clt_run_option
@@ -133,13 +110,7 @@ def generalise(*, run_dir: Path, pair: str, clt_run: str, config: dict[str, Any]
     return generalise_run(run_dir, pair, config["judged"], config=config["generalise"], clt_run=clt_run)
 
 
-def _show_demo(answer: dict[str, Any]) -> str:
-    from elute.routing.demo import show
-
-    return show(answer)
-
-
-@command("demo", {"demo": RoutingDemoConfig}, recipe=ROUTING, show=_show_demo)
+@command("demo", {"demo": RoutingDemoConfig}, recipe=ROUTING, show="elute.routing.demo:show")
 @click.option("--output", default="results/routing-demo", show_default=True, type=FOLDER, help="Folder of the run.")
 @click.option("--anew", is_flag=True, help="Do everything again, whatever lies there.")
 def demo(*, output: Path, anew: bool, config: dict[str, Any]) -> Artifact:

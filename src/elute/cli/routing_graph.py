@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from elute.base.run import Artifact
 
 
-def _show_graph(answer: dict[str, Any]) -> str:
-    from elute.routing.graphs import show
-
-    return show(answer)
-
-
-@command("graph", {"routing_graph": RoutingGraphConfig, "graph": GraphConfig}, recipe=ROUTING, show=_show_graph)
+@command(
+    "graph",
+    {"routing_graph": RoutingGraphConfig, "graph": GraphConfig},
+    recipe=ROUTING,
+    show="elute.routing.graphs:show",
+)
 @run_option
 @clt_run_option
 def graph(*, run_dir: Path, clt_run: str, config: dict[str, Any]) -> Artifact:

@@ -48,13 +48,7 @@ def _settings(config: dict[str, Any], l1_coef: float | None, tied_weights: bool 
     return Settings(**parts, terms=build(TermsConfig, terms, "terms"))
 
 
-def _show_transcoder(answer: dict[str, Any]) -> str:
-    from elute.routing.learning import show
-
-    return show(answer)
-
-
-@command("train-transcoder", OWN, recipe=ROUTING, show=_show_transcoder)
+@command("train-transcoder", OWN, recipe=ROUTING, show="elute.routing.learning:show")
 @run_option
 @click.option("--pair", help="A pair that was collected: its name, as clt_L0_to_L2, or SOURCE:TARGET.")
 @click.option("--source-key", help="The source, as encoder_layer_0; with --target-key in place of --pair.")
@@ -86,17 +80,11 @@ def train_transcoder(
     return train(run_dir, name, _settings(config, l1_coef, tied_weights), resume=resume, anew=anew)
 
 
-def _show_clt(answer: dict[str, Any]) -> str:
-    from elute.routing.clt_training import show
-
-    return show(answer)
-
-
 @command(
     "train-clt",
     {"clt": CltConfig, "epochs": EpochsConfig, "terms": TermsConfig, "wandb": WandbConfig},
     recipe=ROUTING,
-    show=_show_clt,
+    show="elute.routing.clt_training:show",
 )
 @run_option
 @resume_option
@@ -114,17 +102,11 @@ def train_clt(
     return train(run_dir, config["clt"], _settings(config, l1_coef, None), resume=resume, anew=anew)
 
 
-def _show_grid(answer: dict[str, Any]) -> str:
-    from elute.routing.grid import show
-
-    return show(answer)
-
-
 @command(
     "grid",
     {"grid": GridConfig, "epochs": EpochsConfig, "terms": TermsConfig, "wandb": WandbConfig},
     recipe=ROUTING,
-    show=_show_grid,
+    show="elute.routing.grid:show",
 )
 @run_option
 @click.option("--activation", help="How few features fire; of all transcoders.")

@@ -97,13 +97,7 @@ run = _stage(
 )
 
 
-def _show_demo(answer: dict[str, Any]) -> str:
-    from elute.tissue.demo import show
-
-    return show(answer)
-
-
-@command("demo", DEMO, show=_show_demo)
+@command("demo", DEMO, show="elute.tissue.demo:show")
 @click.option("--output", default="results/tissue-demo", show_default=True, type=_FOLDER, help="Folder of the results.")
 @click.option("--anew", is_flag=True, help="Do everything again, whatever lies there.")
 def demo(*, output: Path, anew: bool, config: dict[str, Any]) -> Artifact:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elute.reports.html import Markup, join, put
-from elute.reports.routing.document import page
+from elute.reports.routing.document import interval, page
 from elute.reports.tissue.markup import el, note, table
 from elute.reports.validation_svg import Drawing, chance, hint, line, mark, number, ticks, words
 
@@ -61,9 +61,7 @@ def _wholes(summary: Mapping[str, Any], wholes: pl.DataFrame) -> Markup:
     ]
     if "paths_less_linear_map" in whole:
         apart = whole["paths_less_linear_map"]
-        parts.append(
-            note(f"Paths less linear map: {number(apart['mean'])} [{number(apart['low'])}, {number(apart['high'])}].")
-        )
+        parts.append(note(f"Paths less linear map: {interval(apart)}."))
     parts.append(_scatter("whole", "whole effects", wholes["paths"].to_list(), wholes["measured"].to_list(),
                           [f"feature {f}" for f in wholes["feature"].to_list()]))  # fmt: skip
     return el("section", *parts)
